@@ -1,0 +1,69 @@
+"""Data loading for Keras in several processes: safe, fast, and the same batches every time.
+
+Names are resolved on first use, so that `import keras_mpseq` loads neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_mpseq.dataset import to_dataset
+    from keras_mpseq.errors import (
+        MpseqError,
+        PayloadError,
+        PoolClosedError,
+        SequenceLengthError,
+        SlotTooSmallError,
+        SpecMismatchError,
+        StatefulGetitemError,
+        UnsupportedLeafError,
+        UserCodeError,
+        WorkerLostError,
+        WorkerTimeoutError,
+    )
+    from keras_mpseq.loader import Loader
+    from keras_mpseq.local import get_worker_info, per_worker
+    from keras_mpseq.sequence import SafeSequence
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SafeSequence": "sequence",
+    "per_worker": "local",
+    "get_worker_info": "local",
+    "Loader": "loader",
+    "to_dataset": "dataset",
+}
+
+__all__ = [
+    "Loader",
+    "MpseqError",
+    "PayloadError",
+    "PoolClosedError",
+    "SafeSequence",
+    "SequenceLengthError",
+    "SlotTooSmallError",
+    "SpecMismatchError",
+    "StatefulGetitemError",
+    "UnsupportedLeafError",
+    "UserCodeError",
+    "WorkerLostError",
+    "WorkerTimeoutError",
+    "get_worker_info",
+    "per_worker",
+    "to_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.")
+    module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

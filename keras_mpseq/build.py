@@ -1,0 +1,211 @@
+"""Call the user's `__getitem__` for one batch: seeded, watched, and with every way to fail told apart.
+
+The same code runs in a worker and, with `workers=0`, in the training process. That is what makes the batches equal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_mpseq.errors import MpseqError, StatefulGetitemError, UserCodeError
+from keras_mpseq.local import Allocator, context
+from keras_mpseq.order import seed_globals
+
+_LARGE = 1 << 20  # Bytes from which an array is sampled instead of pickled.
+_SAMPLES = 64
+_LIMIT = 8 << 20  # Bytes of pickle after which an object counts as not looked at.
+_READ_ONLY = ("assignment destination is read-only", "output array is read-only")
+
+
+class Job(NamedTuple):
+    """Which batch to build."""
+
+    seed: int
+    epoch: int
+    index: int
+
+
+def build(sequence: Any, job: Job, allocator: Allocator | None = None) -> Any:
+    """Return `sequence[job.index]`, with `random`, `np.random` and `self.rng` keyed by the job.
+
+    Raises:
+        UserCodeError: The user's code raised; its exception is the cause.
+        StatefulGetitemError: It wrote to a shared, read-only array.
+    """
+    seed_globals(job.seed, job.epoch, job.index)
+    before = context.seed, context.epoch, context.allocator
+    context.seed, context.epoch, context.allocator = job.seed, job.epoch, allocator
+    try:
+        return sequence[job.index]
+    except MpseqError as error:
+        raise placed(error, job) from error.__cause__
+    # The wall between the user's code and ours; sys.exit() is a mistake of a batch, not the worker's end.
+    except (Exception, SystemExit, GeneratorExit) as error:
+        raise _explained(error, job) from error
+    finally:
+        context.seed, context.epoch, context.allocator = before
+
+
+def placed(error: MpseqError, job: Job) -> MpseqError:
+    """Fill in which batch *error* is about."""
+    error.index, error.epoch = job.index, job.epoch
+    return error
+
+
+def user_error(what: str, error: BaseException) -> UserCodeError:
+    """Return the error that tells that *what*, a piece of the user's code, raised *error*."""
+    return UserCodeError(
+        f"{what} raised {type(error).__name__}: {_text(error)}",
+        remedy="The worker's traceback is below, and the exception itself is the cause where it pickles.",
+        traceback=_users_traceback(error),
+    )
+
+
+def call_hook(sequence: Any, name: str, *args: Any) -> None:
+    """Call a hook of the user's, if the sequence has it.
+
+    Raises:
+        UserCodeError: It raised; its exception is the cause.
+    """
+    hook = getattr(sequence, name, None)
+    if callable(hook):
+        try:
+            hook(*args)
+        except Exception as error:  # The wall around the user's code, as in build().
+            raise user_error(name, error) from error
+
+
+def _explained(error: BaseException, job: Job) -> MpseqError:
+    if isinstance(error, ValueError) and str(error) in _READ_ONLY:
+        return StatefulGetitemError(
+            "__getitem__ wrote to an array that all workers share, where the change would be lost",
+            index=job.index,
+            epoch=job.epoch,
+            remedy="Copy what you change (x = self.x[a:b].copy()), or change it in on_epoch_begin or on_epoch_end.",
+            traceback=_users_traceback(error),
+        )
+    found = user_error("__getitem__", error)
+    found.index, found.epoch = job.index, job.epoch
+    return found
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # A broken __str__ of the user's exception must not hide the exception.
+        return "(its __str__ raised)"
+
+
+def _users_traceback(error: BaseException) -> str:
+    """Return the traceback as text, from the user's first frame on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    with contextlib.suppress(Exception):  # as above
+        return "".join(traceback.format_exception(type(error), error, trace))
+    return "".join(traceback.format_tb(trace))
+
+
+# --- what __getitem__ changed ---------------------------------------------------------------------
+
+
+def changes(sequence: Any, call: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
+    """Return what *call* returns, and the paths of what it changed of the sequence, its class and its globals."""
+    before = fingerprint(sequence)
+    result = call()
+    after = fingerprint(sequence)
+    paths = sorted(path for path in before | after if before.get(path) != after.get(path))
+    return result, tuple(paths)
+
+
+def stateful(sequence: Any, paths: tuple[str, ...]) -> str:
+    """Return the sentence that tells what `__getitem__` changed."""
+    return (
+        f"{type(sequence).__name__}.__getitem__ changed {', '.join(paths)}: each worker has a copy of its own, so "
+        "that batches would depend on which worker built which"
+    )
+
+
+STATEFUL_REMEDY = (
+    "Make __getitem__ a function of index, self.epoch and self.rng(index); "
+    "open files with @per_worker, change state in epoch hooks."
+)
+
+
+def fingerprint(sequence: Any) -> dict[str, int]:
+    """Return a hash of each thing that `__getitem__` might change, by its path."""
+    prints = {f"self.{name}": _digest(value) for name, value in vars(sequence).items() if name != "_mpseq"}
+    for cls in type(sequence).__mro__:
+        if cls.__module__.partition(".")[0] in ("builtins", "keras", "keras_mpseq", "tf_keras", "abc", "typing"):
+            continue
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, types.FunctionType):
+                prints |= _globals_of(value, set())
+            elif not name.startswith("__") and not _is_code(value):
+                prints[f"{cls.__name__}.{name}"] = _digest(value)
+    return prints
+
+
+def _globals_of(function: types.FunctionType, seen: set[types.CodeType]) -> dict[str, int]:
+    prints: dict[str, int] = {}
+    for code in _codes(function.__code__):
+        if code in seen:
+            continue
+        seen.add(code)
+        for name in code.co_names:
+            value = function.__globals__.get(name, _is_code)
+            if isinstance(value, types.FunctionType) and value.__globals__ is function.__globals__:
+                prints |= _globals_of(value, seen)
+            elif not _is_code(value):
+                prints[f"{function.__module__}.{name}"] = _digest(value)
+    return prints
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _is_code(value: object) -> bool:
+    return (
+        callable(value)
+        or isinstance(value, (types.ModuleType, property, staticmethod, classmethod))
+        or hasattr(type(value), "__get__")
+    )
+
+
+class _Hasher:
+    """A file that keeps a hash of what is written, up to a limit."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.left = _LIMIT
+
+    def write(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left < 0:
+            raise OverflowError
+        self.value = hash((self.value, bytes(data)))
+
+
+def _digest(value: object) -> int:
+    if isinstance(value, np.ndarray) and value.nbytes >= _LARGE and value.dtype.kind != "O":
+        if not value.flags.writeable:
+            return id(value)
+        flat = value.reshape(-1) if value.flags.c_contiguous else value.flat
+        return hash(np.asarray(flat[:: max(1, value.size // _SAMPLES)]).tobytes())
+    hasher = _Hasher()
+    try:
+        pickle.Pickler(hasher, 5).dump(value)
+    except Exception:  # What does not pickle, or is too large, is told apart by identity only.
+        return id(value)
+    return hasher.value

@@ -1,0 +1,133 @@
+"""A two-way pipe of messages between two processes, over a Unix socket.
+
+A frame is a length, a number of descriptors and a pickled message. Receiving without waiting never blocks on half
+a frame: what has arrived is kept until the rest is there, so a peer that is stopped in the middle of a frame
+holds nobody up. There is no lock: each end has one reader and one writer at a time.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import pickle
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+_HEAD = struct.Struct("<IB")
+_FDS_PER_FRAME = 200  # Linux refuses more than 253 (SCM_MAX_FD) in one sendmsg.
+_READ = 1 << 16
+_INT = array.array("i").itemsize
+_RIGHTS_SPACE = socket.CMSG_LEN(_FDS_PER_FRAME * _INT)
+# Descriptors that arrive must not leak into programs that the user's code starts.
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class Channel:
+    """One end. The channel owns the socket; descriptors that arrive belong to who receives them."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._bytes = bytearray()
+        self._fds: deque[int] = deque()
+        self._carried: list[int] = []
+        self._messages: deque[tuple[Any, list[int]]] = deque()
+        self.ended = False
+        """The peer has closed its end, or died, and all that it said has been read."""
+
+    @staticmethod
+    def pair() -> tuple[Channel, socket.socket]:
+        """Return this process's end as a channel, and the other end as a socket to give away."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return Channel(ours), theirs
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait on."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close this end, and every descriptor that arrived and was not taken."""
+        self._sock.close()
+        for fd in (*self._fds, *self._carried, *(fd for _, fds in self._messages for fd in fds)):
+            os.close(fd)
+        self._fds.clear()
+        self._carried.clear()
+        self._messages.clear()
+
+    def send(self, message: Any, fds: Sequence[int] = ()) -> None:
+        """Send *message* with *fds*; raises OSError when the peer is gone."""
+        while len(fds) > _FDS_PER_FRAME:  # Frames without a body carry descriptors for the next message.
+            self._send_frame(b"", fds[:_FDS_PER_FRAME])
+            fds = fds[_FDS_PER_FRAME:]
+        self._send_frame(pickle.dumps(message, 5), fds)
+
+    def _send_frame(self, body: bytes, fds: Sequence[int]) -> None:
+        frame = _HEAD.pack(len(body), len(fds)) + body
+        if fds:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            frame = frame[self._sock.sendmsg([frame], rights) :]
+        self._sock.sendall(frame)
+
+    def receive(self) -> tuple[Any, list[int]]:
+        """Wait for one message and return it with its descriptors; raises EOFError when the peer is gone."""
+        while not self._messages:
+            if self.ended:
+                raise EOFError("The other process closed the channel.")
+            self._read(0)
+        return self._messages.popleft()
+
+    def receive_ready(self) -> list[tuple[Any, list[int]]]:
+        """Return the messages that have arrived, without waiting; sets `ended` at the end of the stream."""
+        self._read(socket.MSG_DONTWAIT)
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages
+
+    def receive_rest(self, patience_s: float) -> list[tuple[Any, list[int]]]:
+        """Return all messages up to the end of the stream, of a peer that is dead or dying.
+
+        The end comes at once, unless the user's code forked a process that holds the peer's end too: hence the
+        patience.
+        """
+        self._sock.settimeout(patience_s)
+        try:
+            while not self.ended:
+                self._read(0)
+        except TimeoutError:
+            self._sock.settimeout(None)
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages
+
+    def _read(self, flags: int) -> None:
+        """Read until nothing more is there (with MSG_DONTWAIT) or once, and take whole frames apart."""
+        while not self.ended:
+            try:
+                # Not socket.recv_fds: before Python 3.12 it drops the flags.
+                data, rights, _, _ = self._sock.recvmsg(_READ, _RIGHTS_SPACE, flags | _CLOEXEC)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:  # The peer died with bytes of ours unread: the end, like any other.
+                data, rights = b"", []
+            for _, _, fds in rights:
+                self._fds.extend(array.array("i", fds[: len(fds) - len(fds) % _INT]))
+            self._bytes += data
+            self.ended = not data
+            if not flags or len(data) < _READ:
+                break
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        while len(self._bytes) >= _HEAD.size:
+            length, count = _HEAD.unpack_from(self._bytes)
+            end = _HEAD.size + length
+            if len(self._bytes) < end:
+                return
+            body = bytes(self._bytes[_HEAD.size : end])
+            del self._bytes[:end]
+            self._carried += [self._fds.popleft() for _ in range(count)]
+            if body:
+                self._messages.append((pickle.loads(body), self._carried))
+                self._carried = []

@@ -1,0 +1,278 @@
+"""to_dataset: the pool as a `tf.data.Dataset`. The only module that imports TensorFlow.
+
+Large batches go into TensorFlow one by one and without a copy: their arrays lie, aligned, over a slot. Small batches
+go in groups, because one step of a Python generator costs TensorFlow more (0.2 ms) than the batch: what is ready is
+stacked, and `unbatch` takes it apart in C++ (DESIGN S13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+import optree
+import tensorflow as tf
+
+from keras_mpseq.codec import Array, by_leaf, bytes_of, part_count, path_of
+from keras_mpseq.errors import SequenceLengthError, UnsupportedLeafError
+from keras_mpseq.loader import feed_of
+from keras_mpseq.options import OnError, Partition, checked, length_of
+from keras_mpseq.run import Feed, Iteration, Parts
+from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
+
+_GROUP_BELOW = 1 << 14
+"""Bytes of a batch up to which stacking and taking apart costs less than a step of the generator."""
+_GROUP_MOST = 32
+_ROWS_UNKNOWN = 32
+"""Taken for a dimension of unknown size when a declared spec is weighed."""
+
+
+def to_dataset(
+    sequence: Any,
+    *,
+    workers: int | str = "auto",
+    partition: Partition = "dynamic",
+    shuffle: bool = False,
+    ordered: bool = True,
+    seed: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    on_error: OnError = "raise",
+    prefetch: int | None = None,
+    element_spec: Any = None,
+    timeout: float | None = None,
+    attempts: int = 2,
+    max_bytes: int | None = None,
+    worker_threads: int = 1,
+    strict: bool = False,
+    varying_length: bool = False,
+    backend: str = "local",
+    launcher: str | None = None,
+) -> tf.data.Dataset:
+    """Return the batches of *sequence*, built by several processes, as a `tf.data.Dataset`.
+
+    Each iteration of the dataset is one epoch: it runs `on_epoch_begin` and `on_epoch_end` once. Without
+    `element_spec` the first batch is built now, by a worker, to learn structure, dtypes and shapes; it is used by the
+    first iteration. The workers live as long as the dataset.
+
+    Args:
+        sequence: As for `Loader`.
+        workers: As for `Loader`, like all that follow.
+        partition: Who builds what.
+        shuffle: Permute the indices of each epoch.
+        ordered: Deliver in the order of the epoch.
+        seed: Of all randomness.
+        shard: (i, n): deliver the i-th of n shares of each epoch.
+        on_error: "raise" or "skip".
+        prefetch: Batches ready ahead.
+        element_spec: Tree of `tf.TensorSpec`, `tf.RaggedTensorSpec` or `tf.SparseTensorSpec`, with None for each
+            dimension that varies. Without it all dimensions but the first are fixed by the first batch.
+        timeout: Seconds that one batch may take.
+        attempts: How many workers one batch may lose.
+        max_bytes: Bound on the shared memory for batches.
+        worker_threads: Threads of numeric libraries in each worker.
+        strict: Raise when `__getitem__` changes the sequence.
+        varying_length: The number of batches may differ from epoch to epoch; the dataset then has no cardinality.
+        backend: "local".
+        launcher: "template" or "spawn".
+
+    Returns:
+        A dataset whose elements have the structure of the batches, with tuples in the place of lists, and the
+        dtypes as the sequence gives them. Strings become `tf.string`, SciPy matrices `tf.SparseTensor`.
+
+    Raises:
+        TypeError: As for `Loader`; also UnsupportedLeafError for a dtype that TensorFlow does not have.
+        ValueError: As for `Loader`.
+        MpseqError: Building the first batch failed; see `keras_mpseq.errors`.
+    """
+    options = checked(
+        sequence,
+        workers=workers,
+        partition=partition,
+        shuffle=shuffle,
+        ordered=ordered,
+        seed=seed,
+        shard=shard,
+        on_error=on_error,
+        prefetch=prefetch,
+        element_spec=element_spec,
+        timeout=timeout,
+        attempts=attempts,
+        max_bytes=max_bytes,
+        worker_threads=worker_threads,
+        strict=strict,
+        backend=backend,
+        launcher=launcher,
+    )
+    feed = feed_of(sequence, options, fixed=True)
+    elements = Elements(feed, None if varying_length else length_of(sequence))
+    spec = elements.spec()
+    dataset = _from_elements(elements, spec, elements.group(spec))
+    length = length_of(sequence)
+    if length is not None and on_error == "raise" and not varying_length:
+        i, n = options.shard
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(range(i, length, n))))
+    quiet = tf.data.Options()
+    # With autotune on, deleting an iterator can stall 1.4 s, and iterating costs up to twice as much.
+    quiet.autotune.enabled = False
+    return dataset.with_options(quiet)
+
+
+def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data.Dataset:
+    signature = tuple(
+        part for number, leaf in enumerate(spec.leaves) for part in _part_specs(path_of(spec.tree, number), leaf)
+    )
+    if group == 1:
+        dataset = tf.data.Dataset.from_generator(elements.one_by_one, output_signature=signature)
+    else:
+        stacked = tuple(tf.TensorSpec((None, *part.shape), part.dtype) for part in signature)
+        dataset = tf.data.Dataset.from_generator(lambda: elements.in_groups(group), output_signature=stacked).unbatch()
+    return dataset.map(_assembler(spec))
+
+
+class Elements:
+    """Makes the generators that tf.data iterates. Owns the feed: with the last dataset it goes.
+
+    Args:
+        feed: Where batches come from.
+        length: Of the sequence in every epoch; None where it may vary.
+    """
+
+    def __init__(self, feed: Feed, length: int | None) -> None:
+        self._feed = feed
+        self._length = length
+        self._ahead: Iteration | None = None
+
+    def spec(self) -> ElementSpec:
+        """Return the declared spec, or that of the first batch, which waits for the first iteration."""
+        if self._feed.spec is None:
+            try:
+                self._ahead = Iteration(self._feed)
+                self._ahead.peek()
+            except BaseException:
+                self._feed.close()
+                raise
+        if self._feed.spec is None:
+            self._feed.close()
+            raise SequenceLengthError(
+                "No batch of the first epoch could be built, so that there is no element spec",
+                remedy="See the log for what was skipped, or declare element_spec=.",
+            )
+        return self._feed.spec
+
+    def group(self, spec: ElementSpec) -> int:
+        """Return how many batches go into TensorFlow at a time, at the most."""
+        if any(leaf.kind not in ("array", "text") or leaf.shape is None for leaf in spec.leaves):
+            return 1
+        peeked = self._ahead.peeked if self._ahead else None
+        nbytes = peeked.nbytes if peeked else sum(map(_weight, spec.leaves))
+        return max(1, min(_GROUP_MOST, _GROUP_BELOW // max(1, nbytes)))
+
+    def one_by_one(self) -> Iterator[tuple[Any, ...]]:
+        """Yield each batch as a tuple of its parts."""
+        iteration = self._epoch()
+        try:
+            for parts in iteration:
+                yield tuple(_tensors(parts))
+                del parts  # Nothing of ours may hold the slot.
+        finally:
+            iteration.close()
+
+    def in_groups(self, most: int) -> Iterator[tuple[Array, ...]]:
+        """Yield batches of equal shapes, as many as are ready, stacked."""
+        iteration = self._epoch()
+        try:
+            while group := iteration.next_ready(most, _shapes):
+                columns = zip(*map(_tensors, group), strict=True)
+                yield tuple([np.stack(column) for column in columns])
+        finally:
+            iteration.close()
+
+    def _epoch(self) -> Iteration:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.refresh()
+            iteration = ahead
+        else:
+            iteration = Iteration(self._feed)
+        if self._length is not None and iteration.length != self._length:
+            iteration.close()
+            raise SequenceLengthError(
+                f"The sequence had {self._length} batches when the dataset was made and has {iteration.length} now",
+                remedy="Pass varying_length=True to to_dataset.",
+            )
+        return iteration
+
+
+def _shapes(parts: Parts) -> list[tuple[int, ...]]:
+    return [array.shape for array in parts.arrays]
+
+
+def _tensors(parts: Parts) -> Iterator[Array]:
+    """Yield what TensorFlow takes for each part of the signature; text as objects of bytes."""
+    for kind, arrays in by_leaf(parts.structure.kinds, parts.arrays):
+        if kind in ("str", "bytes"):
+            yield bytes_of(*arrays)
+        elif arrays[0].dtype.kind == "U":
+            yield np.char.encode(arrays[0], "utf-8").astype(object)
+        elif arrays[0].dtype.kind == "S":
+            yield arrays[0].astype(object)
+        else:
+            yield from arrays
+
+
+def _part_specs(path: str, leaf: LeafSpec) -> list[tf.TensorSpec]:
+    if leaf.dtype is None:
+        return [tf.TensorSpec(leaf.shape, tf.string)]
+    try:
+        dtype = tf.as_dtype(leaf.dtype)
+    except TypeError:
+        raise UnsupportedLeafError(
+            f"Leaf {path} of the batch is {leaf}, a dtype that TensorFlow does not have",
+            remedy="Convert it in __getitem__ with .astype, or use Loader.",
+        ) from None
+    if leaf.kind == "array":
+        return [tf.TensorSpec(leaf.shape, dtype)]
+    if leaf.kind == "sparse":
+        rank = None if leaf.shape is None else len(leaf.shape)
+        return [
+            tf.TensorSpec((None, rank), tf.int64),
+            tf.TensorSpec((None,), dtype),
+            tf.TensorSpec((rank,), tf.int64),
+        ]
+    splits = part_count(leaf.kind) - 1
+    inner = () if leaf.shape is None else leaf.shape[splits + 1 :]
+    return [tf.TensorSpec((None, *inner), dtype), *[tf.TensorSpec((None,), tf.int64)] * splits]
+
+
+def _assembler(spec: ElementSpec) -> Callable[..., Any]:
+    """Return the function that makes an element of its parts."""
+
+    @tf.autograph.experimental.do_not_convert
+    def assemble(*parts: Any) -> Any:
+        leaves = [
+            _leaf_of(leaf, of_leaf)
+            for leaf, (_, of_leaf) in zip(spec.leaves, by_leaf((leaf.kind for leaf in spec.leaves), parts), strict=True)
+        ]
+        return lists_to_tuples(optree.tree_unflatten(spec.tree, leaves))
+
+    return assemble
+
+
+def _leaf_of(leaf: LeafSpec, parts: list[Any]) -> Any:
+    """Make a RaggedTensor or SparseTensor here: in the generator's signature they make TensorFlow copy every part."""
+    if leaf.kind in ("array", "text"):
+        return parts[0]
+    if leaf.kind == "sparse":
+        tensor = tf.SparseTensor(*parts)
+        if leaf.shape is not None:
+            tensor.set_shape(leaf.shape)
+        return tensor
+    return tf.RaggedTensor.from_nested_row_splits(parts[0], parts[1:], validate=False)
+
+
+def _weight(leaf: LeafSpec) -> int:
+    """Return the bytes of a batch's leaf, as far as a declared spec tells."""
+    item = 16 if leaf.dtype is None else leaf.dtype.itemsize
+    return item * prod(_ROWS_UNKNOWN if size is None else size for size in leaf.shape or ())

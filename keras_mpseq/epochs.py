@@ -1,0 +1,88 @@
+"""The epochs of one pipeline: their numbers, hooks, length and order. Runs in the training process only.
+
+`on_epoch_begin` and `on_epoch_end` run exactly once for every epoch: the first before any batch of the epoch is
+built, the second after its last batch was taken or its iterator was closed; for an iterator that was merely dropped,
+before the next epoch begins or when the pipeline is closed. An epoch that ended with an error has no end.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any, NamedTuple
+
+from keras_mpseq.build import call_hook
+from keras_mpseq.errors import SequenceLengthError
+from keras_mpseq.local import set_epoch
+from keras_mpseq.options import Options, length_of
+from keras_mpseq.order import Order, epoch_order
+
+
+class Begun(NamedTuple):
+    """An epoch that began."""
+
+    number: int
+    length: int | None
+    """Of the sequence, before sharding."""
+    order: Order
+
+
+class Epochs:
+    """Begins and ends epochs of *sequence*. Hooks of several threads run one after the other."""
+
+    def __init__(self, sequence: Any, options: Options) -> None:
+        self._sequence = sequence
+        self._options = options
+        self._next = 0
+        self._hooks = threading.RLock()
+        self.dropped: queue.SimpleQueue[Begun] = queue.SimpleQueue()
+        """Epochs whose iterator was garbage; put there by finalizers."""
+
+    def begin(self) -> Begun:
+        """Begin the next epoch."""
+        with self._hooks:
+            self.end_dropped()
+            number, self._next = self._next, self._next + 1
+            set_epoch(self._sequence, number)
+            call_hook(self._sequence, "on_epoch_begin")
+            return self._begun(number)
+
+    def again(self, begun: Begun) -> Begun:
+        """Return *begun* for the sequence as it is now: it may have changed after the hook ran."""
+        with self._hooks:
+            return self._begun(begun.number)
+
+    def _begun(self, number: int) -> Begun:
+        length, o = length_of(self._sequence), self._options
+        order = epoch_order(
+            length=length,
+            seed=o.seed,
+            epoch=number,
+            shuffle=o.shuffle,
+            shard=o.shard,
+            partition=o.partition,
+            workers=o.workers,
+            ordered=o.ordered,
+        )
+        return Begun(number, length, order)
+
+    def end(self, begun: Begun) -> None:
+        """End an epoch.
+
+        Raises:
+            SequenceLengthError: The sequence has another length than when the epoch began.
+        """
+        with self._hooks:
+            # With a later epoch under way the length is that one's.
+            if begun.number == self._next - 1 and (length := length_of(self._sequence)) != begun.length:
+                raise SequenceLengthError(
+                    f"The length of {type(self._sequence).__name__} changed from {begun.length} to {length} "
+                    f"during epoch {begun.number}",
+                    remedy="Change it in on_epoch_begin or on_epoch_end, or between epochs.",
+                )
+            call_hook(self._sequence, "on_epoch_end")
+
+    def end_dropped(self) -> None:
+        """End the epochs whose iterators were dropped."""
+        while not self.dropped.empty():
+            self.end(self.dropped.get())

@@ -1,0 +1,248 @@
+"""How a worker process comes to be: forked from a template process, or spawned.
+
+Both start children with exec, never with fork, of the training process (DESIGN S1): the child's environment is set
+before it imports anything, it inherits no thread, lock or file but those that are named. Workers ask for nothing of
+`multiprocessing` and do not import `__main__`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from keras_mpseq.channel import Channel
+from keras_mpseq.errors import MpseqError, describe_exit, load_error
+from keras_mpseq.messages import Exited, Fork, Kill, Loaded, Setup
+
+_THREADS_OF = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+_BOOT = "import sys; sys.path[:] = {path!r}; from keras_mpseq.process import main; main({args})"
+
+
+class Launcher(Protocol):
+    """Starts workers and tells of their ends. Owned by a backend."""
+
+    def launch(self, worker: int, channel_fd: int, stack_fd: int) -> None:
+        """Start *worker* on its end of a channel; both descriptors stay the caller's."""
+
+    def kill(self, worker: int, number: int) -> None:
+        """Send the signal *number* to *worker*, if it lives."""
+
+    def receive(self, fd: int) -> list[Exited]:
+        """Return the ends that the descriptor *fd*, which became readable, tells of."""
+
+    def close(self, patience_s: float) -> None:
+        """End every process that was started and wait for it."""
+
+
+class TemplateDiedError(MpseqError):
+    """The template process is gone, and its workers with it."""
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Return the environment of children: GPUs hidden, *threads* threads for numeric libraries."""
+    return {**os.environ, **_NO_GPU, **dict.fromkeys(_THREADS_OF, str(threads))}
+
+
+class _Child:
+    """A process started with exec. Owns the writing end of its lifeline."""
+
+    _all: ClassVar[weakref.WeakSet[_Child]] = weakref.WeakSet()
+
+    def __init__(self, kind: str, channel_fd: int, stack_fd: int, number: int, threads: int) -> None:
+        end, self._lifeline = os.pipe()
+        # Where there are no pidfds: a pipe whose only writer is the child, and so ends with it.
+        self.sentinel, mark = (-1, -1) if hasattr(os, "pidfd_open") else os.pipe()
+        args = f"{kind!r}, {channel_fd}, {end}, {stack_fd}, {number}"
+        # As multiprocessing does: -O, -W, -X and the like change what the user's code means.
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, *flags, "-c", _BOOT.format(path=sys.path, args=args)],
+                pass_fds=[fd for fd in (channel_fd, end, stack_fd, mark) if fd >= 0],
+                stdin=subprocess.DEVNULL,
+                env=child_environment(threads),
+            )
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(end)
+            if mark >= 0:
+                os.close(mark)
+        self._all.add(self)
+        if self.sentinel < 0:
+            self.sentinel = os.pidfd_open(self.process.pid)
+
+    def wait(self, patience_s: float) -> int:
+        """Wait, kill when patience ends, and return the exit status."""
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        status = self.process.wait()
+        os.close(self.sentinel)
+        self.let_go()
+        return status
+
+    def let_go(self) -> None:
+        """Close the lifeline: the child dies, unless another process holds it too."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+def _let_go() -> None:
+    """In a process that the user's code forked: hold nobody's lifeline."""
+    for child in _Child._all:
+        child.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+class TemplateLauncher:
+    """Forks workers from a template (DESIGN S2). Starts it anew when it has died."""
+
+    def __init__(self, setup: Setup, fds: Sequence[int], selector: selectors.BaseSelector) -> None:
+        self._setup = setup
+        self._fds = fds
+        self._selector = selector
+        self._template: _Child | None = None
+        self._channel: Channel | None = None
+        self._alive: set[int] = set()
+
+    def start(self) -> int:
+        """Start the template, wait until it has loaded the sequence, and return its number of threads.
+
+        Raises:
+            PayloadError: The sequence does not unpickle there.
+            TemplateDiedError: The process died before.
+        """
+        channel, end = Channel.pair()
+        try:
+            with end:
+                self._template = _Child("template", end.fileno(), -1, -1, self._setup.threads)
+            channel.send(self._setup, self._fds)
+            loaded, _ = channel.receive()
+        except (EOFError, OSError) as error:
+            raise self._died(channel, "while it loaded the sequence") from error
+        except BaseException:
+            channel.close()
+            raise
+        return self._loaded(channel, loaded)
+
+    def _loaded(self, channel: Channel, loaded: Loaded) -> int:
+        if loaded.error or loaded.threads != 1:
+            channel.close()
+            self.close(1.0)
+            if loaded.error:
+                raise load_error(loaded.error)
+            return loaded.threads
+        self._channel = channel
+        self._selector.register(channel, selectors.EVENT_READ, self)
+        return loaded.threads
+
+    def launch(self, worker: int, channel_fd: int, stack_fd: int) -> None:
+        """See Launcher."""
+        if self._channel is None:
+            self.start()
+        assert self._channel is not None
+        self._alive.add(worker)
+        try:
+            self._channel.send(Fork(worker), (channel_fd, stack_fd))
+        except OSError:
+            return  # It has just died: receive() will tell of this worker's end as well.
+
+    def kill(self, worker: int, number: int) -> None:
+        """See Launcher."""
+        if self._channel is not None and worker in self._alive:
+            try:
+                self._channel.send(Kill(worker, number))
+            except OSError:
+                return  # as in launch()
+
+    def receive(self, fd: int) -> list[Exited]:
+        """See Launcher; a dead template is the end of every worker it had."""
+        del fd
+        assert self._channel is not None
+        ends = [message for message, _ in self._channel.receive_ready()]
+        self._alive -= {end.worker for end in ends}
+        if self._channel.ended:
+            self._selector.unregister(self._channel)
+            self._channel.close()
+            self._channel = None
+            status = self._template.wait(1.0) if self._template else -signal.SIGKILL
+            self._template = None
+            ends += [Exited(worker, status) for worker in sorted(self._alive)]
+            self._alive.clear()
+        return ends
+
+    def _died(self, channel: Channel, when: str) -> TemplateDiedError:
+        channel.close()
+        status = self._template.wait(1.0) if self._template else 1
+        self._template = None
+        name, remedy = describe_exit(status)
+        return TemplateDiedError(f"The template process of the workers died ({name}) {when}", remedy=remedy)
+
+    def close(self, patience_s: float) -> None:
+        """See Launcher."""
+        if self._channel is not None:
+            self._selector.unregister(self._channel)
+            self._channel.close()
+            self._channel = None
+        if self._template is not None:
+            self._template.wait(patience_s)
+            self._template = None
+
+
+class SpawnLauncher:
+    """Starts each worker as a process of its own, which loads the sequence itself."""
+
+    def __init__(self, setup: Setup, fds: Sequence[int], selector: selectors.BaseSelector) -> None:
+        self._setup = setup
+        self._fds = fds
+        self._selector = selector
+        self._children: dict[int, _Child] = {}
+        self._sentinels: dict[int, int] = {}
+
+    def launch(self, worker: int, channel_fd: int, stack_fd: int) -> None:
+        """See Launcher."""
+        child = _Child("spawn", channel_fd, stack_fd, worker, self._setup.threads)
+        self._children[worker] = child
+        self._sentinels[child.sentinel] = worker
+        self._selector.register(child.sentinel, selectors.EVENT_READ, self)
+
+    def kill(self, worker: int, number: int) -> None:
+        """See Launcher."""
+        if worker in self._children:
+            self._children[worker].process.send_signal(number)
+
+    def receive(self, fd: int) -> list[Exited]:
+        """See Launcher."""
+        return [self._reap(fd, 0.0)]
+
+    def _reap(self, sentinel: int, patience_s: float) -> Exited:
+        worker = self._sentinels.pop(sentinel)
+        self._selector.unregister(sentinel)
+        return Exited(worker, self._children.pop(worker).wait(patience_s))
+
+    def close(self, patience_s: float) -> None:
+        """See Launcher."""
+        for sentinel in list(self._sentinels):
+            self._reap(sentinel, patience_s)

@@ -1,0 +1,153 @@
+"""Processes on this machine: channels, a launcher, and one selector that waits for all of them at once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from keras_mpseq.backend import Ended, Said
+from keras_mpseq.channel import Channel
+from keras_mpseq.launcher import Launcher, SpawnLauncher, TemplateLauncher
+from keras_mpseq.messages import Exited, Setup, Stop
+from keras_mpseq.slots import anonymous_file
+from keras_mpseq.worker import DUMP_SIGNAL
+
+_STACK_BYTES = 1 << 16
+_PATIENCE_S = 1.0
+"""For the end of a dead worker's channel; see `Channel.receive_rest`."""
+log = logging.getLogger("keras_mpseq")
+
+
+class LocalBackend:
+    """Owns the launcher, a channel and a stack file for each worker, and the wake-up pipe.
+
+    Args:
+        setup: What each worker is told first.
+        fds: Descriptors of the slots, then of the segments of `setup.state`; they stay the pool's.
+        launcher: "template" or "spawn".
+    """
+
+    def __init__(self, setup: Setup, fds: Sequence[int], launcher: str) -> None:
+        self._setup = setup
+        self._fds = list(fds)
+        self._selector = selectors.DefaultSelector()
+        self._channels: dict[int, Channel] = {}
+        self._stacks: dict[int, int] = {}
+        self._wakeup, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, None)
+        kind = TemplateLauncher if launcher == "template" else SpawnLauncher
+        self._launcher: Launcher = kind(setup, self._fds, self._selector)
+
+    def start(self) -> None:
+        """See Backend. Falls back to spawn when loading the sequence started threads, which forbid a fork."""
+        if isinstance(self._launcher, TemplateLauncher):
+            threads = self._launcher.start()
+            if threads != 1:
+                log.info(
+                    "Loading the sequence started %d threads: workers are spawned, which takes longer than forking.",
+                    threads - 1,
+                )
+                self._launcher = SpawnLauncher(self._setup, self._fds, self._selector)
+
+    def spawn(self, worker: int) -> None:
+        """See Backend."""
+        channel, end = Channel.pair()
+        self._channels[worker] = channel
+        stack = self._stacks.setdefault(worker, -1)
+        if stack < 0:
+            stack = self._stacks[worker] = anonymous_file()
+            fcntl.fcntl(stack, fcntl.F_SETFL, os.O_APPEND)  # Each process writes from the start of an emptied file.
+        os.ftruncate(stack, 0)
+        with end:
+            if isinstance(self._launcher, SpawnLauncher):
+                channel.send(self._setup, self._fds)
+            self._launcher.launch(worker, end.fileno(), stack)
+        self._selector.register(channel, selectors.EVENT_READ, worker)
+
+    def send(self, worker: int, message: Any, fds: Sequence[int] = ()) -> None:
+        """See Backend."""
+        channel = self._channels.get(worker)
+        if channel is not None:
+            with contextlib.suppress(OSError):  # It died; its end will be told.
+                channel.send(message, fds)
+
+    def interrupt(self, worker: int) -> None:
+        """See Backend."""
+        self._launcher.kill(worker, DUMP_SIGNAL)
+
+    def kill(self, worker: int) -> None:
+        """See Backend."""
+        self._launcher.kill(worker, signal.SIGKILL)
+
+    def wait(self, timeout_s: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """See Backend."""
+        return self._selector.select(timeout_s)
+
+    def receive(self, ready: list[tuple[selectors.SelectorKey, int]]) -> list[Said | Ended]:
+        """See Backend."""
+        happened: list[Said | Ended] = []
+        ends: list[Exited] = []
+        for key, _ in ready:
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wakeup, 4096)
+            elif isinstance(key.data, int):
+                happened += self._read(key.data)
+            else:
+                ends += key.data.receive(key.fd)
+        for end in ends:
+            happened += self._bury(end)
+        return happened
+
+    def _read(self, worker: int) -> list[Said | Ended]:
+        channel = self._channels[worker]
+        said: list[Said | Ended] = [Said(worker, message) for message, _ in channel.receive_ready()]
+        if channel.ended:
+            # It is dying, or it closed its end and lives; its launcher will tell of its end in either case.
+            self._selector.unregister(channel)
+            self.kill(worker)
+        return said
+
+    def _bury(self, end: Exited) -> list[Said | Ended]:
+        channel = self._channels.pop(end.worker)
+        if channel.fileno() in self._selector.get_map():
+            self._selector.unregister(channel)
+        rest = [Said(end.worker, message) for message, _ in channel.receive_rest(_PATIENCE_S)]
+        channel.close()
+        stack = os.pread(self._stacks[end.worker], _STACK_BYTES, 0).decode(errors="replace")
+        return [*rest, Ended(end.worker, end.status, stack)]
+
+    def wake(self) -> None:
+        """See Backend."""
+        with contextlib.suppress(BlockingIOError):  # A full pipe wakes as well.
+            os.write(self._waker, b"\0")
+
+    def close(self, patience_s: float) -> list[Said | Ended]:
+        """See Backend."""
+        happened: list[Said | Ended] = []
+        for worker in self._channels:
+            self.send(worker, Stop())
+        deadline = time.monotonic() + patience_s
+        while self._channels and (left := deadline - time.monotonic()) > 0:
+            happened += self.receive(self.wait(left))
+        self._launcher.close(max(0.0, deadline - time.monotonic()) if not self._channels else 0.0)
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+        self._selector.close()
+        for fd in (self._wakeup, self._waker, *self._stacks.values()):
+            os.close(fd)
+        return happened
+
+
+def default_launcher() -> str:
+    """Return the launcher of this platform: "template" where processes can be forked and watched safely."""
+    return "template" if sys.platform == "linux" and hasattr(os, "pidfd_open") else "spawn"

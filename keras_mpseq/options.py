@@ -1,0 +1,212 @@
+"""What a pipeline can be told, checked before any process starts: one sentence for each way to be wrong."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_mpseq.errors import SequenceLengthError
+from keras_mpseq.local import Safe
+from keras_mpseq.local_backend import default_launcher
+from keras_mpseq.spec import ElementSpec
+
+Partition = Literal["dynamic", "block", "stride"]
+OnError = Literal["raise", "skip"]
+
+_BATCHES_AHEAD = 2
+"""Finished batches ahead for each worker, unless prefetch says otherwise; as many as torch's DataLoader keeps."""
+_MEMORY_SHARE = 4
+"""By default slots may take one part in so many of the machine's memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The checked options of a pipeline; see `to_dataset` for what they mean."""
+
+    workers: int
+    partition: str
+    shuffle: bool
+    ordered: bool
+    seed: int
+    shard: tuple[int, int]
+    on_error: str
+    prefetch: int
+    element_spec: ElementSpec | None
+    timeout: float | None
+    attempts: int
+    max_bytes: int
+    worker_threads: int
+    strict: bool
+    launcher: str
+
+
+def checked(
+    sequence: object,
+    *,
+    workers: int | str = "auto",
+    partition: str = "dynamic",
+    shuffle: bool = False,
+    ordered: bool = True,
+    seed: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    on_error: str = "raise",
+    prefetch: int | None = None,
+    element_spec: Any = None,
+    timeout: float | None = None,
+    attempts: int = 2,
+    max_bytes: int | None = None,
+    worker_threads: int = 1,
+    strict: bool = False,
+    backend: str = "local",
+    launcher: str | None = None,
+) -> Options:
+    """Return the options of a pipeline over *sequence*, or raise on the first that is wrong.
+
+    Raises:
+        TypeError: *sequence* is no sequence of batches, or an option is of the wrong type.
+        ValueError: An option is out of its range.
+        ImportError: The backend needs a package that is not installed.
+    """
+    check_sequence(sequence)
+    _among("backend", backend, ("local", "ray"))
+    if backend == "ray":
+        raise ImportError(
+            'backend="ray" needs keras_mpseq[ray]: pip install "keras_mpseq[ray]", or use backend="local".'
+        )
+    _among("partition", partition, ("dynamic", "block", "stride"))
+    _among("on_error", on_error, ("raise", "skip"))
+    for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
+        if not isinstance(flag, (bool, np.bool_)):
+            raise TypeError(f"{name} must be True or False, got {flag!r}.")
+    count = _workers(sequence, workers)
+    if timeout is not None and not (_is_number(timeout) and timeout > 0):
+        raise ValueError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}.")
+    if launcher is not None:
+        _among("launcher", launcher, ("template", "spawn"))
+        if launcher == "template" and default_launcher() != "template":
+            raise ValueError('launcher="template" needs Linux 5.3 or later; use launcher="spawn".')
+    if count and os.name != "posix":
+        raise ValueError(
+            f"workers must be 0 on this platform, got {workers!r}: worker processes need Linux or macOS (or WSL)."
+        )
+    return Options(
+        workers=count,
+        partition=partition,
+        shuffle=bool(shuffle),
+        ordered=bool(ordered),
+        seed=_int("seed", _own_seed(sequence) if seed is None else seed, 0),
+        shard=_shard(shard),
+        on_error=on_error,
+        prefetch=_BATCHES_AHEAD * count if prefetch is None else _int("prefetch", prefetch, 1),
+        element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
+        timeout=timeout,
+        attempts=_int("attempts", attempts, 1),
+        max_bytes=_physical_memory() // _MEMORY_SHARE if max_bytes is None else _int("max_bytes", max_bytes, 1),
+        worker_threads=_int("worker_threads", worker_threads, 1),
+        strict=bool(strict),
+        launcher=launcher or default_launcher(),
+    )
+
+
+def check_sequence(sequence: object) -> None:
+    """Raise TypeError unless *sequence* has `__getitem__` and a length, or is infinite."""
+    if isinstance(sequence, type):
+        raise TypeError(
+            f"sequence must be an object with __len__ and __getitem__, got the class {sequence.__name__}: "
+            f"call it, as in {sequence.__name__}(...)."
+        )
+    if not hasattr(sequence, "__getitem__"):
+        raise TypeError(
+            f"sequence must be a SafeSequence, a keras Sequence or PyDataset, or any object with __len__ and "
+            f"__getitem__, got {_described(sequence)}."
+        )
+    if isinstance(sequence, (str, bytes, dict)):
+        raise TypeError(f"sequence must give a batch for each index, got {_described(sequence)}.")
+
+
+def length_of(sequence: Any) -> int | None:
+    """Return the number of batches, or None for an infinite sequence.
+
+    Raises:
+        SequenceLengthError: It is not an int, or below 1.
+    """
+    try:
+        count = sequence.num_batches if hasattr(type(sequence), "num_batches") else len(sequence)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise SequenceLengthError(
+            f"{type(sequence).__name__} does not say how many batches it has ({type(error).__name__}: {error})",
+            remedy="Define __len__, or num_batches as a property that returns None for an infinite sequence.",
+        ) from error
+    if count is None:
+        return None
+    if callable(count):
+        raise SequenceLengthError(
+            f"{type(sequence).__name__}.num_batches is a method", remedy="Put @property above it."
+        )
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+        raise SequenceLengthError(
+            f"{type(sequence).__name__} has the length {count!r}, expected an int of 1 or more",
+            remedy="Return the number of batches from __len__; use math.ceil(samples / batch_size), and check that "
+            "there are samples.",
+        )
+    return int(count)
+
+
+def _workers(sequence: object, workers: int | str) -> int:
+    if isinstance(workers, str):
+        if workers != "auto":
+            raise ValueError(f'workers must be an int of 0 or more, or "auto", got {workers!r}.')
+        wanted = sequence.workers if isinstance(sequence, Safe) else 1
+        return wanted if wanted > 1 else cores()
+    if isinstance(workers, bool) or not isinstance(workers, (int, np.integer)) or workers < 0:
+        raise ValueError(f'workers must be an int of 0 or more, or "auto", got {workers!r}.')
+    return int(workers)
+
+
+def _own_seed(sequence: object) -> int:
+    return sequence.seed if isinstance(sequence, Safe) else 0
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _shard(shard: tuple[int, int]) -> tuple[int, int]:
+    if (
+        isinstance(shard, (tuple, list))
+        and len(shard) == 2
+        and all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in shard)
+        and 0 <= shard[0] < shard[1]
+    ):
+        return int(shard[0]), int(shard[1])
+    raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}.")
+
+
+def _among(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        known = ", ".join(f'"{one}"' for one in accepted)
+        raise ValueError(f"{name} must be one of {known}, got {value!r}.")
+
+
+def _int(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an int of {least} or more, got {value!r}.")
+    return int(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _described(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,341 @@
+"""Who builds what, into which slot, and what is delivered when: the pure core of a pool.
+
+`Scheduler.handle` takes one event and returns the actions that follow from it, to be carried out in
+their order. Nothing here waits, reads a clock or touches a process.
+
+A slot is free, working (a task holds it, in a worker or waiting to be sent again), built (it holds
+batches that are not delivered) or leased (the consumer holds it). A task keeps its slot from
+dispatch to delivery. No free slot, no dispatch: that is all the back-pressure there is. Three rules
+keep it from becoming a deadlock:
+
+* A position is passed over, because its owner is busy or gone, only while a free slot stays
+  reserved for it. So no run locks itself out with batches that it cannot deliver yet.
+* A run that is wanted and holds nothing takes a slot from another, whose batches are copied out.
+* The last slots are never leased, so nobody waits for the consumer to let go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from keras_mpseq.dealing import next_deal, starving_deal, victim
+from keras_mpseq.ledger import Job, Run, SlotCounts, Slots, Workers, WorkerState
+from keras_mpseq.messages import (
+    Action,
+    Batch,
+    Built,
+    Cancel,
+    ChunkChanged,
+    CopyOut,
+    Deliver,
+    Event,
+    Finish,
+    GiveUp,
+    Lost,
+    Outcome,
+    Released,
+    RunAbandoned,
+    RunStarted,
+    Send,
+    SlotsAdded,
+    Spawn,
+    StartFailed,
+    Task,
+    Wanted,
+    WorkerLost,
+    WorkerReady,
+)
+from keras_mpseq.order import Order
+
+
+class Scheduler:
+    """Decides everything for a pool of workers, and does nothing.
+
+    Args:
+        workers: How many there are; numbered from 0. The first run spawns them.
+        depth: How many tasks a worker may hold, the one it builds included.
+        attempts: How many losses of its worker a position may see, and how many losses in a row may
+            happen while workers start, until that is an error.
+        slots: How many there are at first; numbered from 0.
+        copy_below: Batches of fewer bytes are copied, not leased.
+
+    Raises:
+        ValueError: An argument is below 1 (`copy_below`: below 0).
+    """
+
+    def __init__(self, workers: int, depth: int, attempts: int, slots: int, copy_below: int) -> None:
+        """Begin with absent workers and free slots."""
+        for name, value, least in (
+            ("workers", workers, 1),
+            ("depth", depth, 1),
+            ("attempts", attempts, 1),
+            ("slots", slots, 1),
+            ("copy_below", copy_below, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}.")
+        self._attempts = attempts
+        self._copy_below = copy_below
+        self._chunk = 1
+        self._workers = Workers(workers, depth)
+        self._slots = Slots(slots)
+        self._runs: dict[int, Run] = {}
+        self._again: list[Job] = []  # Lost with their workers, to be sent to others.
+        self._start_losses = 0
+        self._actions: list[Action] = []
+        self.losses = 0
+        """How many workers were lost so far, at start or later."""
+
+    # --- views ---
+
+    @property
+    def idle(self) -> bool:
+        """No run is live and no worker holds a task."""
+        return not self._runs and not any(worker.jobs for worker in self._workers.all)
+
+    def slots(self) -> SlotCounts:
+        """Return how many slots are in each state."""
+        return self._slots.counts()
+
+    def state(self, worker: int) -> WorkerState:
+        """Return whether *worker* is absent, starting or ready."""
+        return self._workers.all[worker].state
+
+    def tasks(self, worker: int) -> tuple[Task, ...]:
+        """Return the tasks that *worker* holds, oldest first."""
+        return tuple(job.task for job in self._workers.all[worker].jobs)
+
+    def current(self, worker: int) -> Task | None:
+        """Return the oldest task that *worker* holds: the one that it builds."""
+        jobs = self._workers.all[worker].jobs
+        return jobs[0].task if jobs else None
+
+    def attempt(self, run: int, position: int) -> int:
+        """Return which attempt at *position* this is, from 1; always 1 when the run is over."""
+        return 1 + self._runs[run].losses.get(position, 0) if run in self._runs else 1
+
+    # --- events ---
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take one event and return what is to be done, in order.
+
+        Raises:
+            ValueError: The event cannot happen in this state; nothing was changed.
+        """
+        self._actions = []
+        match event:
+            case Built(worker, outcomes):
+                self._on_built(worker, outcomes)
+            case Wanted(run):
+                self._on_wanted(run)
+            case Released(slot):
+                if slot not in self._slots.leased:
+                    raise ValueError(f"Slot {slot} was released, but it is not leased.")
+                self._slots.release(slot)
+            case RunStarted(run, order):
+                self._on_started(run, order)
+            case RunAbandoned(run):
+                if run in self._runs:
+                    self._drop(self._runs[run])
+            case WorkerReady(worker):
+                self._workers.expect(worker, "became ready", WorkerState.STARTING).state = WorkerState.READY
+                self._start_losses = 0
+            case WorkerLost(worker, cause, done):
+                self._on_lost(worker, cause, done)
+            case StartFailed(worker, cause):
+                self._workers.expect(worker, "failed", WorkerState.STARTING).state = WorkerState.ABSENT
+                self._give_up(worker, 1, cause)
+            case SlotsAdded(count):
+                if count < 0:
+                    raise ValueError(f"SlotsAdded takes 0 slots or more, got {count}.")
+                self._slots.add(count)
+            case ChunkChanged(count):
+                if count < 1:
+                    raise ValueError(f"ChunkChanged takes 1 position or more, got {count}.")
+                self._chunk = count
+            case _:
+                raise TypeError(f"handle() takes an event of keras_mpseq.messages, got {event!r}.")
+        self._dispatch()
+        return self._actions
+
+    def _on_started(self, number: int, order: Order) -> None:
+        count = len(self._workers.all)
+        if number in self._runs:
+            raise ValueError(f"Run {number} was started, but it is under way already.")
+        if order.partitioned and order.workers != count:
+            raise ValueError(f"The order is for {order.workers} workers, but there are {count}.")
+        self._runs[number] = Run.of(number, order)
+        for worker in range(count):
+            if self._workers.all[worker].state is WorkerState.ABSENT:
+                self._spawn(worker)
+
+    def _on_wanted(self, number: int) -> None:
+        run = self._runs.get(number)
+        if run is None:
+            raise ValueError(f"Run {number} was wanted, but it is over or was never started.")
+        if run.wanted:
+            raise ValueError(f"Run {number} was wanted again before the answer.")
+        run.wanted = True
+        self._answer(run)
+
+    def _on_built(self, number: int, outcomes: tuple[Outcome, ...]) -> None:
+        jobs = self._workers.expect(number, "built a task", WorkerState.READY).jobs
+        if not jobs:
+            raise ValueError(f"Worker {number} built a task, but it holds none.")
+        job = jobs[0]
+        run, positions = job.run, job.task.positions
+        # Of a run that is over, an answer only frees its slot, however much of it was built.
+        if run.live and len(outcomes) != len(positions):
+            raise ValueError(
+                f"Worker {number} answered a task of {len(positions)} positions with {len(outcomes)} outcomes."
+            )
+        jobs.popleft()
+        job.worker = None
+        if run.live:
+            for position, outcome in zip(positions, outcomes, strict=True):
+                if isinstance(outcome, Batch):
+                    job.inside.add(position)
+                    run.ready[position] = outcome, job
+                else:
+                    run.keep(position, outcome)
+        if not job.inside:
+            self._slots.give_back(job)
+        self._answer(run)
+
+    def _on_lost(self, number: int, cause: object, done: int) -> None:
+        worker = self._workers.expect(number, "was lost", WorkerState.STARTING, WorkerState.READY)
+        self.losses += 1
+        jobs, worker.jobs = worker.jobs, deque()
+        if jobs and jobs[0].run.live:
+            self._blame(jobs[0], number, cause, done)
+        for job in jobs:
+            job.worker = None
+            if job.run.live and job.task.positions:
+                # It keeps its slot: freed here, a later position would take it, and delivery would
+                # wait for ever for this one.
+                self._again.append(job)
+            else:
+                self._slots.give_back(job)
+        if worker.state is WorkerState.STARTING:
+            self._start_losses += 1
+            if self._start_losses >= self._attempts:
+                worker.state = WorkerState.ABSENT
+                self._give_up(number, self._start_losses, cause)
+                self._start_losses = 0
+                return
+        self._spawn(number)
+
+    def _blame(self, job: Job, worker: int, cause: object, done: int) -> None:
+        """Charge a loss to the position that was being built; after its last attempt, end it."""
+        run, task = job.run, job.task
+        at = min(done, len(task.positions) - 1)
+        position = task.positions[at]
+        losses = run.losses[position] = run.losses.get(position, 0) + 1
+        if losses >= self._attempts:
+            job.task = task._replace(
+                positions=task.positions[:at] + task.positions[at + 1 :],
+                indices=task.indices[:at] + task.indices[at + 1 :],
+            )
+            run.keep(position, Lost(worker, losses, cause))
+            self._answer(run)
+
+    def _spawn(self, number: int) -> None:
+        self._workers.all[number].state = WorkerState.STARTING
+        self._actions.append(Spawn(number))
+
+    def _give_up(self, worker: int, attempts: int, cause: object) -> None:
+        for run in list(self._runs.values()):
+            self._actions.append(GiveUp(run.number, worker, attempts, cause))
+            self._drop(run)
+
+    def _drop(self, run: Run) -> None:
+        """Forget a run; what workers hold of it keeps its slots until they answer or die."""
+        self._forget(run)
+        self._again = [job for job in self._again if job.run is not run]
+        jobs = [job for job in self._slots.jobs.values() if job.run is run]
+        for job in jobs:
+            if job.worker is None:
+                self._slots.give_back(job)
+        if any(job.worker is not None for job in jobs):
+            self._actions.append(Cancel(run.number))
+
+    def _forget(self, run: Run) -> None:
+        del self._runs[run.number]
+        run.live = run.wanted = False
+
+    # --- delivery ---
+
+    def _answer(self, run: Run) -> None:
+        """Answer Wanted, if it is open and the answer is there."""
+        if not run.wanted:
+            return
+        position = run.next_ready()
+        if position is not None:
+            self._deliver(run, position)
+        elif run.delivered == run.order.size:
+            self._forget(run)
+            self._actions.append(Finish(run.number))
+
+    def _deliver(self, run: Run, position: int) -> None:
+        outcome, job = run.ready.pop(position)
+        run.wanted = False
+        run.delivered += 1
+        slot = None if job is None else job.task.slot
+        lease = job is not None and self._may_lease(job, outcome)
+        index = run.order.index(position)
+        self._actions.append(Deliver(run.number, position, index, outcome, slot, lease))
+        if job is None:
+            run.kept -= 1
+        elif lease:
+            self._slots.lease(job)
+        else:
+            job.inside.remove(position)
+            if not job.inside:
+                self._slots.give_back(job)
+
+    def _may_lease(self, job: Job, outcome: Outcome) -> bool:
+        """Tell whether the slot may go to the consumer, who perhaps never gives it back.
+
+        One slot for each worker and one more stay, so that all workers have work meanwhile.
+        """
+        rest = self._slots.total - len(self._slots.leased) - 1
+        return (
+            len(job.task.positions) == 1 and outcome.nbytes >= self._copy_below and rest >= len(self._workers.all) + 1
+        )
+
+    # --- dispatch ---
+
+    def _dispatch(self) -> None:
+        """Give out tasks while workers have time and slots are free: lost ones first, then new."""
+        for job in sorted(self._again, key=lambda job: job.task.positions):
+            worker = self._workers.least_loaded(job.run.order.owner(job.task.positions[0]))
+            if worker is not None:
+                self._again.remove(job)
+                self._send(job, worker)
+        runs = self._runs.values()
+        while True:
+            deal = next_deal(runs, self._workers, self._slots)
+            if deal is None:
+                deal = starving_deal(runs, self._workers, self._slots)
+                if deal is None or not self._copy_out():
+                    return
+            run, worker, position = deal
+            positions = run.deal(position, 1 if run.order.partitioned else self._chunk)
+            self._send(self._slots.hold(run, positions), worker)
+
+    def _send(self, job: Job, worker: int) -> None:
+        job.worker = worker
+        self._workers.all[worker].jobs.append(job)
+        self._actions.append(Send(worker, job.task))
+
+    def _copy_out(self) -> bool:
+        """Free a built slot by copying its batches out of it, if there is one."""
+        job = victim(self._slots)
+        if job is None:
+            return False
+        for position in sorted(job.inside):
+            outcome, _ = job.run.ready[position]
+            self._actions.append(CopyOut(job.run.number, position, outcome, job.task.slot))
+            job.run.keep(position, outcome)
+        self._slots.give_back(job)
+        return True

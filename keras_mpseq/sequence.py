@@ -1,0 +1,168 @@
+"""SafeSequence, the base class for the user's code.
+
+In the training process it is a real `keras.utils.PyDataset`. In a worker it stands on a light base with the same
+members, so that a worker does not load Keras for its sake (DESIGN S4); the user's class, which travels by name or by
+value, finds whichever belongs to the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from keras_mpseq import role
+from keras_mpseq.local import Safe, context, local_of
+from keras_mpseq.order import rng_of
+
+if TYPE_CHECKING or role.in_worker:
+
+    class _Base:
+        """What a worker needs of keras.utils.PyDataset."""
+
+        def __init__(self, workers: int = 1, use_multiprocessing: bool = False, max_queue_size: int = 10) -> None:
+            self._workers = workers
+            self._use_multiprocessing: bool | None = use_multiprocessing
+            self._max_queue_size = max_queue_size
+
+        workers = property(lambda self: self._workers)
+        use_multiprocessing = property(lambda self: self._use_multiprocessing)
+        max_queue_size = property(lambda self: self._max_queue_size)
+
+        def __getitem__(self, index: int) -> Any:
+            raise NotImplementedError
+
+        @property
+        def num_batches(self) -> int | None:
+            if hasattr(self, "__len__"):
+                return len(self)
+            raise NotImplementedError
+
+        def __iter__(self) -> Iterator[Any]:
+            count = self.num_batches
+            index = 0
+            while count is None or index < count:
+                yield self[index]
+                index += 1
+
+else:
+    from keras.utils import PyDataset as _Base
+
+
+class SafeSequence(_Base, Safe):
+    """A Keras `PyDataset` whose batches several processes may build, in any order, any number of times.
+
+    Change the base of an existing `keras.utils.Sequence` or `PyDataset` and keep the rest, with or without a call
+    of `super().__init__`. `__getitem__` is to be a function of `index`, `self.epoch` and `self.rng(index)`.
+
+    Args:
+        workers: Processes that build batches. 0, or 1 without `use_multiprocessing`, means this process.
+        use_multiprocessing: As in Keras. None and True mean processes; with False and `workers > 1` processes are
+            used all the same, because threads would share the state of the sequence.
+        max_queue_size: Batches ready ahead.
+        seed: Of `self.rng` and of the shuffling, an int of 0 or more.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        ```python
+        class Digits(SafeSequence):
+            def __init__(self, files, **kwargs):
+                super().__init__(**kwargs)
+                self.files = files
+
+            def __len__(self):
+                return len(self.files)
+
+            def __getitem__(self, index):
+                image = np.load(self.files[index])
+                return image + self.rng(index).normal(size=image.shape)
+        ```
+    """
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> SafeSequence:
+        """Give every instance its defaults, also when a subclass does not call `super().__init__`."""
+        self = super().__new__(cls)
+        self.seed = 0
+        self._workers = 1
+        self._use_multiprocessing = None
+        self._max_queue_size = 10
+        return self
+
+    def __init__(
+        self,
+        workers: int = 1,
+        use_multiprocessing: bool | None = None,
+        max_queue_size: int = 10,
+        seed: int = 0,
+    ) -> None:
+        """Store the settings; processes start when the sequence is iterated."""
+        for name, value, least in (
+            ("workers", workers, 0),
+            ("max_queue_size", max_queue_size, 1),
+            ("seed", seed, 0),
+        ):
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be an int of {least} or more, got {value!r}.")
+        if use_multiprocessing not in (None, True, False):
+            raise ValueError(f"use_multiprocessing must be True, False or None, got {use_multiprocessing!r}.")
+        super().__init__(
+            workers=workers,
+            use_multiprocessing=use_multiprocessing,  # type: ignore[arg-type]
+            max_queue_size=max_queue_size,
+        )
+        self.seed = int(seed)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 0: of the batch being built, else the one that began last."""
+        return local_of(self).epoch if context.epoch is None else context.epoch
+
+    def rng(self, index: int) -> np.random.Generator:
+        """Return a fresh random generator for this batch, keyed by (seed, epoch, index).
+
+        The same on every call, in every process, at every attempt; another for every index and epoch.
+
+        Args:
+            index: The index that `__getitem__` was given.
+        """
+        return rng_of(self.seed if context.seed is None else context.seed, self.epoch, int(index))
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Return an uninitialised array that lies where the batch will be, so that returning it copies nothing.
+
+        Inside `__getitem__` in a worker the array lies in the batch's slot of shared memory and is valid until
+        `__getitem__` returns. Elsewhere it is a plain `np.empty`, so that code stays the same.
+
+        Args:
+            shape: Of the array, the batch dimension first.
+            dtype: Any NumPy dtype but object.
+
+        Raises:
+            SlotTooSmallError: The batch outgrows what `max_bytes` leaves for it.
+        """
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        if context.allocator is None:
+            return np.empty(shape, dtype)
+        return context.allocator.empty(shape, dtype)
+
+    def on_worker_start(self, worker: int) -> None:
+        """Hook: a worker process has started and will build batches.
+
+        Attributes set here belong to the worker: they survive the changes that epoch hooks make in the parent.
+
+        Args:
+            worker: Its number, from 0; a replaced worker has the number of its predecessor.
+        """
+
+    def on_worker_stop(self) -> None:
+        """Hook: this worker process ends in good order (not when it is killed)."""
+
+    def on_epoch_begin(self) -> None:
+        """Hook: an epoch begins. Runs once, in the training process; what it changes reaches the workers."""
+
+    def on_epoch_end(self) -> None:
+        """Hook: the epoch's last batch was taken. Runs once, in the training process."""

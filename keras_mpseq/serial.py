@@ -1,0 +1,128 @@
+"""Batches built in this process, `workers=0`: the same batches, errors and hooks, without a pool."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+import warnings
+from typing import Any
+
+from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful, user_error
+from keras_mpseq.codec import take_apart
+from keras_mpseq.epochs import Epochs
+from keras_mpseq.errors import MpseqError, PoolClosedError, StatefulGetitemError
+from keras_mpseq.local import close_resources
+from keras_mpseq.options import Options
+from keras_mpseq.order import preserved_globals
+from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
+
+_WATCHED_CALL = 2
+"""As in a worker: the first call may still open files and fill caches."""
+
+
+class Serial:
+    """Builds batches when they are asked for. This process is worker 0 for the hooks."""
+
+    def __init__(self, sequence: Any, options: Options) -> None:
+        self.sequence = sequence
+        self.options = options
+        self.epochs = Epochs(sequence, options)
+        self.skipped = 0
+        self._numbers = itertools.count()
+        self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self._started = self._closed = False
+        self._calls = self._delivered = 0
+        self._waited_s = 0.0
+
+    def iterate(self) -> Run:
+        """See Source."""
+        self._check_open()
+        if not self._started:
+            self._started = True
+            call_hook(self.sequence, "on_worker_start", 0)
+        while not self._dropped.empty():
+            self.epochs.dropped.put(self._dropped.get().begun)
+        return Run(next(self._numbers), self.epochs.begin())
+
+    def refreshed(self, run: Run) -> Run:
+        """See Source. What changed since cannot be told here, so the first batch is built again."""
+        return Run(next(self._numbers), self.epochs.again(run.begun))
+
+    def take(self, run: Run, wait: bool = True) -> Answer:
+        """See Source; the next batch is never ready before it is waited for."""
+        if not wait:
+            return Signal.NOT_READY
+        self._check_open()
+        order = run.begun.order
+        if order.size is not None and run.position >= order.size:
+            return Signal.END
+        run.index = order.index(run.position)
+        run.position += 1
+        job = Job(self.options.seed, run.begun.number, run.index)
+        began = time.perf_counter()
+        try:
+            return self._parts(job)
+        except MpseqError as error:
+            placed(error, job).attempt = 1
+            return error
+        except Exception as error:  # A leaf of the user's whose conversion raises: the user's code, like any other.
+            return placed(user_error("Converting the batch", error), job)
+        finally:
+            self._waited_s += time.perf_counter() - began
+
+    def _parts(self, job: Job) -> Parts:
+        self._calls += 1
+        with preserved_globals():
+            if not self.options.strict and self._calls != _WATCHED_CALL:
+                batch = build(self.sequence, job)
+            else:
+                batch, paths = changes(self.sequence, lambda: build(self.sequence, job))
+                self._tell(paths)
+        self._delivered += 1
+        structure, parts = take_apart(batch)
+        return Parts(structure, parts)
+
+    def _tell(self, paths: tuple[str, ...]) -> None:
+        if not paths:
+            return
+        sentence = stateful(self.sequence, paths)
+        if self.options.strict:
+            raise StatefulGetitemError(sentence, remedy=STATEFUL_REMEDY)
+        warnings.warn(f"{sentence}. {STATEFUL_REMEDY}", UserWarning, stacklevel=2)
+
+    def abandon(self, run: Run) -> None:
+        """See Source: nothing is under way."""
+
+    def drop(self, run: Run) -> None:
+        """See Source."""
+        self._dropped.put(run)
+
+    def stats(self) -> Stats:
+        """See Source."""
+        return Stats(
+            workers=0,
+            batches=self._delivered,
+            skipped=self.skipped,
+            restarts=0,
+            waited_s=self._waited_s,
+            bytes_pickled=0,
+            bytes_shared=0,
+            slots=0,
+            bytes_slots=0,
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosedError("The loader is closed", remedy="Iterate inside its `with` block, or make a new one.")
+
+    def close(self) -> None:
+        """See Source."""
+        if not self._closed:
+            self._closed = True
+            while not self._dropped.empty():
+                self.epochs.dropped.put(self._dropped.get().begun)
+            self.epochs.end_dropped()
+            if self._started:
+                call_hook(self.sequence, "on_worker_stop")
+            close_resources(self.sequence)

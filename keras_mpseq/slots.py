@@ -1,0 +1,200 @@
+"""Shared memory: anonymous files, the slots that batches lie in, and the consumer's lease on a slot.
+
+Nothing here has a name that could leak: a file is a memfd (Linux) or a temporary file unlinked at birth, known
+by its descriptor alone, and gone with the last process that holds it.
+
+Who owns a slot: the pool creates it; from Send to Built it is the worker's, which alone writes it and may let it
+grow; from Built on it is the pool's; with Deliver it is the consumer's until the lease ends. A slot only grows:
+an older, shorter mapping of it stays valid, because both are views of the same pages.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from keras_mpseq.errors import SlotTooSmallError
+from keras_mpseq.messages import Leaf
+
+ALIGNMENT = 64
+"""Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
+_HEAD = ALIGNMENT
+"""A slot begins with one aligned word: how many batches of the task are finished."""
+
+
+def anonymous_file(nbytes: int = 0) -> int:
+    """Create a file of *nbytes* zero bytes without a name and return its descriptor."""
+    if sys.platform == "linux":
+        fd = os.memfd_create("keras_mpseq", os.MFD_CLOEXEC)
+    else:
+        fd, name = tempfile.mkstemp(prefix="keras_mpseq-")
+        os.unlink(name)
+    os.ftruncate(fd, nbytes)
+    return fd
+
+
+def write_file(fd: int, data: memoryview | bytes) -> None:
+    """Write *data* from the start of the file *fd*; write() spares the page faults of a fresh mapping."""
+    view = memoryview(data).cast("B")
+    offset = 0
+    while offset < len(view):  # Linux writes at most 2 GiB at a time.
+        offset += os.pwrite(fd, view[offset : offset + (1 << 30)], offset)
+
+
+def read_only(fd: int, nbytes: int) -> memoryview:
+    """Map *nbytes* of the file *fd* for reading."""
+    if not nbytes:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(fd, nbytes, prot=mmap.PROT_READ))
+
+
+def aligned(nbytes: int) -> int:
+    """Round *nbytes* up to the alignment of leaves."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+class Slot:
+    """One process's view of a slot. Owns its descriptor; mappings live as long as arrays over them."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.capacity = 0
+        """Bytes that this process has mapped."""
+        self._maps: list[NDArray[np.uint8]] = []
+        self._end = _HEAD
+        self._room = 0
+        self.remap()
+
+    def remap(self) -> None:
+        """Map the file at its present size, if it has grown since."""
+        size = os.fstat(self.fd).st_size
+        if size > self.capacity:
+            self._maps.append(np.frombuffer(mmap.mmap(self.fd, size), np.uint8))
+            self.capacity = size
+
+    # --- the worker's side ---
+
+    def begin(self, room: int) -> None:
+        """Start a task: nothing is finished, the slot is empty and may grow to *room* bytes."""
+        self.remap()  # Other workers may have let it grow; ftruncate from an old size would shrink it under them.
+        del self._maps[:-1]
+        self._end = _HEAD
+        self._room = room
+        if not self.capacity:
+            self._grow(_HEAD)
+        self.progress = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes of the slot that the task has used so far."""
+        return self._end
+
+    @property
+    def progress(self) -> int:
+        """How many batches of the task are finished; the pool reads it when the worker has died."""
+        self.remap()
+        return int(self._maps[-1][:8].view(np.int64)[0]) if self.capacity else 0
+
+    @progress.setter
+    def progress(self, done: int) -> None:
+        self._maps[-1][:8].view(np.int64)[0] = done
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Allocate an array in the slot; raises SlotTooSmallError when the task's room is used up."""
+        kind = np.dtype(dtype)
+        nbytes = prod(shape) * kind.itemsize
+        start, end = self._end, self._end + aligned(nbytes)
+        if end > self.capacity:
+            self._grow(end)
+        self._end = end
+        return self._maps[-1][start : start + nbytes].view(kind).reshape(shape)
+
+    def _grow(self, nbytes: int) -> None:
+        if nbytes > self._room:
+            raise SlotTooSmallError(
+                f"The batch needs {nbytes:,} bytes of shared memory and max_bytes leaves {self._room:,} for one batch",
+                remedy="Raise max_bytes, or lower workers, prefetch or the batch size.",
+            )
+        # Twice as large as before, so that a batch built piece by piece does not remap for each piece: pages
+        # that nobody touches cost nothing.
+        size = max(nbytes, min(2 * self.capacity, self._room))
+        os.ftruncate(self.fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self.remap()
+
+    def locate(self, array: NDArray[Any]) -> int | None:
+        """Return the offset at which *array* already lies in this slot, aligned and contiguous, or None."""
+        if not array.flags.c_contiguous:
+            return None
+        address = array.__array_interface__["data"][0]
+        for memory in self._maps:
+            offset = int(address - memory.__array_interface__["data"][0])
+            if offset >= 0 and offset + array.nbytes <= len(memory):
+                return offset if offset % ALIGNMENT == 0 else None
+        return None
+
+    def place(self, array: NDArray[Any]) -> Leaf:
+        """Make *array* lie in the slot, by one copy or none, and say where."""
+        offset = self.locate(array)
+        if offset is None:
+            offset = self._end
+            np.copyto(self.empty(array.shape, array.dtype.newbyteorder("=")), array)
+        return Leaf(offset, array.shape, array.nbytes)
+
+    # --- the pool's side ---
+
+    def arrays(self, leaves: Iterable[Leaf], dtypes: Iterable[np.dtype[Any]], copy: bool) -> list[NDArray[Any]]:
+        """Return the arrays at *leaves*: over the slot's memory, or copies of it."""
+        views = [
+            self._memory(leaf.offset + leaf.nbytes)[leaf.offset : leaf.offset + leaf.nbytes]
+            .view(dtype)
+            .reshape(leaf.shape)
+            for leaf, dtype in zip(leaves, dtypes, strict=True)
+        ]
+        return [view.copy() for view in views] if copy else views
+
+    def leased(
+        self,
+        leaves: Iterable[Leaf],
+        dtypes: Iterable[np.dtype[Any]],
+        release: Callable[[], object],
+    ) -> list[NDArray[Any]]:
+        """Return arrays over the slot; *release* is called once, when the last of them has died."""
+        end = max((leaf.offset + leaf.nbytes for leaf in leaves), default=0)
+        memory = np.asarray(Lease(self._memory(end), release))
+        return [
+            memory[leaf.offset : leaf.offset + leaf.nbytes].view(dtype).reshape(leaf.shape)
+            for leaf, dtype in zip(leaves, dtypes, strict=True)
+        ]
+
+    def _memory(self, end: int) -> NDArray[np.uint8]:
+        if end > self.capacity:
+            self.remap()
+        # Older, shorter mappings live on while arrays are over them.
+        del self._maps[:-1]
+        return self._maps[-1]
+
+    def close(self) -> None:
+        """Give up the descriptor; leased arrays keep their mapping."""
+        self._maps.clear()
+        os.close(self.fd)
+
+
+class Lease:
+    """The consumer's hold on a slot: the base of the delivered arrays, and so of tensors made from them."""
+
+    __slots__ = ("__array_interface__", "__weakref__", "memory")
+
+    def __init__(self, memory: NDArray[np.uint8], release: Callable[[], object]) -> None:
+        self.memory = memory
+        self.__array_interface__ = memory.__array_interface__
+        # A finalizer does one thing (a put on a SimpleQueue); at exit nobody waits for slots.
+        weakref.finalize(self, release).atexit = False

@@ -1,0 +1,186 @@
+"""ElementSpec: what every batch of a pipeline looks like, and the check of each batch against it.
+
+A spec is declared by the user, or taken from the first batch. A batch fits when its tree is the same (a list is as
+good as a tuple), each leaf is of the same kind, dtype and rank, and has the stated size where one is stated. The
+comparison of trees, kinds and dtypes is remembered for each `Structure`, so that a batch costs its shapes only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optree
+
+from keras_mpseq.codec import Structure, by_leaf, part_count, path_of
+from keras_mpseq.errors import SpecMismatchError
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeafSpec:
+    """One leaf: what it is, its dtype and its shape.
+
+    Args:
+        kind: array, text, ragged:K, or sparse.
+        dtype: Of the values; None for text, whatever its width or type.
+        shape: None for a dimension that may differ from batch to batch; None at all for an unknown rank.
+    """
+
+    kind: str
+    dtype: np.dtype[Any] | None
+    shape: Shape | None
+
+    def __str__(self) -> str:
+        """Return kind, dtype and shape as an error message shows them."""
+        name = "string" if self.dtype is None else self.dtype.name
+        kind = "" if self.kind in ("array", "text") else f"{self.kind} "
+        shape = "?" if self.shape is None else "(" + ", ".join(map(str, self.shape)) + ")"
+        return f"{kind}{name}{shape}"
+
+    def differs_from(self, batch: LeafSpec) -> bool:
+        """Tell whether a batch's leaf does not fit."""
+        if (self.kind, self.dtype) != (batch.kind, batch.dtype):
+            return True
+        if self.shape is None or batch.shape is None:
+            return False
+        return len(self.shape) != len(batch.shape) or any(
+            stated is not None and found is not None and stated != found
+            for stated, found in zip(self.shape, batch.shape, strict=True)
+        )
+
+
+@dataclass(slots=True)
+class ElementSpec:
+    """The tree of a batch, and a `LeafSpec` for each leaf in flattening order."""
+
+    tree: optree.PyTreeSpec
+    leaves: tuple[LeafSpec, ...]
+    declared: bool
+    """By the user; otherwise taken from the first batch."""
+    _normal: optree.PyTreeSpec = field(init=False, repr=False)
+    _fitting: set[Structure] = field(init=False, repr=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Normalise the tree once."""
+        self._normal = without_lists(self.tree)
+
+    @classmethod
+    def of_batch(cls, structure: Structure, shapes: Sequence[tuple[int, ...]], fixed: bool) -> ElementSpec:
+        """Return the spec that a first batch suggests.
+
+        Args:
+            structure: Of the batch.
+            shapes: One for each part.
+            fixed: Keep the sizes of all but the first dimension (tf.data, layers need them); else all may vary.
+        """
+        leaves = [
+            LeafSpec(
+                leaf.kind,
+                leaf.dtype,
+                leaf.shape and (None, *(size if fixed else None for size in leaf.shape[1:])),
+            )
+            for leaf in leaf_specs(structure, shapes)
+        ]
+        return cls(structure.tree, tuple(leaves), declared=False)
+
+    @classmethod
+    def declared_as(cls, element_spec: object) -> ElementSpec:
+        """Return the spec for a tree of objects with `shape` and `dtype`, such as `tf.TensorSpec`.
+
+        Raises:
+            TypeError: A leaf has no shape or dtype.
+        """
+        leaves, tree = optree.tree_flatten(element_spec, is_leaf=_is_declaration)  # type: ignore[arg-type]
+        if not leaves:
+            raise TypeError(f"element_spec must hold at least one leaf, got {element_spec!r}.")
+        return cls(tree, tuple(_declared_leaf(leaf) for leaf in leaves), declared=True)
+
+    def check(self, structure: Structure, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Raise SpecMismatchError, naming the first leaf that differs, unless the batch fits."""
+        if structure not in self._fitting:
+            if without_lists(structure.tree) != self._normal:
+                raise self._mismatch(
+                    f"The batch has the structure {_plain(structure.tree)}, expected {_plain(self.tree)}"
+                )
+        for number, (stated, found) in enumerate(zip(self.leaves, leaf_specs(structure, shapes), strict=True)):
+            if stated.differs_from(found):
+                path = path_of(structure.tree, number)
+                raise self._mismatch(f"Leaf {path} of the batch is {found}, expected {stated}")
+        self._fitting.add(structure)
+
+    def _mismatch(self, message: str) -> SpecMismatchError:
+        if self.declared:
+            return SpecMismatchError(message, remedy="Make __getitem__ return what element_spec declares.")
+        return SpecMismatchError(
+            f"{message} as in the first batch",
+            remedy="Return the same structure and dtypes for every index (.astype), or declare element_spec=, "
+            "with None for each dimension that varies.",
+        )
+
+
+def leaf_specs(structure: Structure, shapes: Sequence[tuple[int, ...]]) -> Iterator[LeafSpec]:
+    """Yield the exact spec of each leaf of one batch."""
+    parts = zip(structure.dtypes, shapes, strict=True)
+    for kind, ((dtype, shape), *rest) in by_leaf(structure.kinds, parts):
+        if kind in ("str", "bytes") or dtype.kind in "SU":
+            yield LeafSpec("text", None, shape)
+        elif kind.startswith("ragged:"):
+            yield LeafSpec(kind, dtype, (None,) * part_count(kind) + shape[1:])
+        elif kind == "array":
+            yield LeafSpec("array", dtype, shape)
+        else:  # sparse: indices, values, dense shape; its sizes are data
+            (values, _), (_, (rank,)) = rest
+            yield LeafSpec("sparse", values, (None,) * rank)
+
+
+def without_lists(tree: optree.PyTreeSpec) -> optree.PyTreeSpec:
+    """Return *tree* with tuples in the place of lists, which tf.data does not know as structure."""
+    return optree.tree_structure(lists_to_tuples(optree.tree_unflatten(tree, range(tree.num_leaves))))  # type: ignore[arg-type]
+
+
+def lists_to_tuples(node: Any) -> Any:
+    """Return a tree with tuples in the place of lists."""
+    if isinstance(node, list) or type(node) is tuple:
+        return tuple(map(lists_to_tuples, node))
+    if isinstance(node, tuple):  # a named tuple
+        return type(node)(*map(lists_to_tuples, node))
+    if isinstance(node, dict):
+        kind = OrderedDict if isinstance(node, OrderedDict) else dict
+        return kind((key, lists_to_tuples(value)) for key, value in node.items())
+    return node
+
+
+def _plain(tree: optree.PyTreeSpec) -> str:
+    return str(tree).removeprefix("PyTreeSpec(").removesuffix(")")
+
+
+def _is_declaration(node: object) -> bool:
+    return hasattr(node, "shape") and hasattr(node, "dtype")
+
+
+def _declared_leaf(leaf: Any) -> LeafSpec:
+    if not _is_declaration(leaf):
+        raise TypeError(
+            f"element_spec must be a tree of tf.TensorSpec or of anything with shape and dtype, got {leaf!r} in it."
+        )
+    name = getattr(leaf.dtype, "as_numpy_dtype", leaf.dtype)
+    dtype = np.dtype(name)
+    shape = _declared_shape(leaf.shape)
+    if dtype.kind in "OSU":
+        return LeafSpec("text", None, shape)
+    if type(leaf).__name__ == "RaggedTensorSpec":
+        return LeafSpec(f"ragged:{leaf.ragged_rank}", dtype, shape)
+    if type(leaf).__name__ == "SparseTensorSpec":
+        return LeafSpec("sparse", dtype, shape)
+    return LeafSpec("array", dtype, shape)
+
+
+def _declared_shape(shape: Any) -> Shape | None:
+    if shape is None or getattr(shape, "rank", 0) is None:
+        return None
+    return tuple(None if size is None else int(size) for size in shape)

@@ -1,0 +1,105 @@
+"""The versions of the sequence that workers have, in shared memory (DESIGN S8, S9).
+
+A version is the sequence's pickle and its large arrays, each in a segment of its own. Before an epoch the sequence is
+packed again and compared, byte for byte; only what changed gets a new segment. Two runs at a time may use two versions.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from keras_mpseq.messages import State
+from keras_mpseq.payload import pack, same_bytes
+from keras_mpseq.slots import anonymous_file, read_only, write_file
+
+
+@dataclass(eq=False, slots=True)
+class Segment:
+    """Bytes in shared memory that do not change any more. Owned by the versions that use it."""
+
+    fd: int
+    view: memoryview
+
+    @classmethod
+    def of(cls, data: memoryview | bytes) -> Segment:
+        """Copy *data* into a new segment."""
+        nbytes = memoryview(data).nbytes
+        fd = anonymous_file(nbytes)
+        write_file(fd, data)
+        return cls(fd, read_only(fd, nbytes))
+
+
+@dataclass(eq=False, slots=True)
+class Version:
+    """One state of the sequence."""
+
+    number: int
+    segments: tuple[Segment, ...]
+    runs: int = 0
+    """How many live runs use it."""
+
+    @property
+    def state(self) -> State:
+        """The message that announces it; the descriptors `fds` go along."""
+        return State(self.number, tuple(segment.view.nbytes for segment in self.segments))
+
+    @property
+    def fds(self) -> list[int]:
+        """Descriptors of its segments."""
+        return [segment.fd for segment in self.segments]
+
+
+class Versions:
+    """Owns all segments. The first version stays: a template that has to start again begins with it."""
+
+    def __init__(self, sequence: Any) -> None:
+        packed = pack(sequence)
+        self.first = self.current = Version(
+            0, (Segment.of(packed.data), *(Segment.of(buffer) for buffer in packed.buffers))
+        )
+        self.live = [self.first]
+
+    def publish(self, sequence: Any) -> Version:
+        """Return the version of *sequence* as it is now: the current one, or a new one."""
+        packed = pack(sequence)
+        old = self.current.segments
+        new = tuple(
+            self._reused(number, data) or Segment.of(data) for number, data in enumerate((packed.data, *packed.buffers))
+        )
+        if new != old:
+            self.current = Version(self.current.number + 1, new)
+            self.live.append(self.current)
+        return self.current
+
+    def _reused(self, number: int, data: memoryview | bytes) -> Segment | None:
+        old = self.current.segments
+        if number < len(old) and same_bytes(memoryview(data), old[number].view):
+            return old[number]
+        return None
+
+    def retire(self) -> list[int]:
+        """Drop the versions that nothing uses any more, and return their numbers."""
+        gone = [v for v in self.live if not v.runs and v is not self.current and v is not self.first]
+        self.live = [version for version in self.live if version not in gone]
+        used = {segment for version in self.live for segment in version.segments}
+        for segment in {segment for version in gone for segment in version.segments} - used:
+            os.close(segment.fd)
+        return [version.number for version in gone]
+
+    @property
+    def nbytes_pickled(self) -> int:
+        """Bytes of the pickle of the current version."""
+        return self.current.segments[0].view.nbytes
+
+    @property
+    def nbytes_shared(self) -> int:
+        """Bytes of the arrays that the current version shares."""
+        return sum(segment.view.nbytes for segment in self.current.segments[1:])
+
+    def close(self) -> None:
+        """Close every segment; mappings of leased arrays do not depend on it."""
+        for fd in {segment.fd for version in self.live for segment in version.segments}:
+            os.close(fd)
+        self.live.clear()

@@ -1,0 +1,234 @@
+"""The child's main loop: take tasks in order, build their batches into slots, answer.
+
+A worker waits only on its channel. It looks at what has arrived before each batch, so that a run that was given up
+costs no further build. It ends when told to, or when its channel ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import cloudpickle
+
+from keras_mpseq import payload
+from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful, user_error
+from keras_mpseq.channel import Channel
+from keras_mpseq.codec import Structure, take_apart
+from keras_mpseq.errors import MpseqError, PayloadError, StatefulGetitemError
+from keras_mpseq.local import WorkerInfo, close_resources, move_resources, set_worker_info
+from keras_mpseq.messages import (
+    Batch,
+    Build,
+    Done,
+    Failure,
+    Forget,
+    Layout,
+    Setup,
+    Skip,
+    Start,
+    Started,
+    State,
+    Stop,
+    Stopped,
+    Unfit,
+)
+from keras_mpseq.order import seed_globals
+from keras_mpseq.slots import Slot, read_only
+
+DUMP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR1) + 7
+"""Makes a worker write its Python stack to its stack file and die of the signal."""
+_WATCHED_CALLS = (2, 3)
+"""Which calls of a worker are compared when not strict: the first may still open files and fill caches."""
+_TRACEBACK_LIMIT = 20_000
+"""Characters kept of a traceback, from its end: a message is to fit into the socket's buffer."""
+
+
+def load(state: State, fds: Sequence[int]) -> Any:
+    """Return the sequence of a state; closes *fds*.
+
+    Raises:
+        PayloadError: The user's code raised while the sequence was unpickled.
+    """
+    buffers = [read_only(fd, nbytes) for fd, nbytes in zip(fds, state.nbytes, strict=True)]
+    for fd in fds:
+        os.close(fd)
+    try:
+        return payload.unpack(buffers[0], buffers[1:])
+    except Exception as error:  # The user's __setstate__, or a module that cannot be imported.
+        found = user_error("Unpickling the sequence in a worker", error)
+        raise PayloadError(found.message, remedy=found.remedy, traceback=found.traceback) from error
+
+
+def dump_error(error: MpseqError) -> bytes:
+    """Pickle *error* with its cause, or without it where the cause does not survive the way."""
+    error.traceback = error.traceback[-_TRACEBACK_LIMIT:]
+    try:
+        data: bytes = cloudpickle.dumps(error, 5)
+        pickle.loads(data)
+    except Exception:  # An exception whose constructor or __reduce__ does not fit; its text is kept.
+        error.__cause__ = None
+        data = pickle.dumps(error, 5)
+    return data
+
+
+class Worker:
+    """One worker process: owns its channel, its view of the slots, and the versions of the sequence."""
+
+    def __init__(self, number: int, channel: Channel, setup: Setup, slots: list[Slot], sequence: Any) -> None:
+        self._number = number
+        self._channel = channel
+        self._setup = setup
+        self._slots = slots
+        self._versions = {setup.state.version: sequence}
+        self._newest = sequence
+        self._own: dict[str, Any] = {}
+        self._tasks: deque[Build] = deque()
+        self._skipped: set[int] = set()
+        self._layouts: dict[Structure, int] = {}
+        self._calls = 0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until told to stop or the pool is gone."""
+        try:
+            while not self._stopping:
+                if not self._tasks:
+                    self._take(*self._channel.receive())
+                self._look()
+                if self._tasks and not self._stopping:
+                    self._answer(self._tasks.popleft())
+        except MpseqError as error:
+            self._channel.send(Unfit(dump_error(error)))
+        except (EOFError, OSError):  # The pool is gone: clean up as if told to.
+            self._stopping = True
+        self._finish()
+
+    def _start(self) -> None:
+        set_worker_info(WorkerInfo(self._number, self._setup.workers, self._setup.seed))
+        seed_globals(self._setup.seed, 0, self._number)
+        before = dict(_attributes(self._newest))
+        call_hook(self._newest, "on_worker_start", self._number)
+        after = _attributes(self._newest)
+        self._own = {k: v for k, v in after.items() if k not in before or before[k] is not v}
+        self._own.pop("_mpseq", None)
+
+    def _look(self) -> None:
+        for message, fds in self._channel.receive_ready():
+            self._take(message, fds)
+        if self._channel.ended:
+            raise EOFError
+
+    def _take(self, message: Any, fds: list[int]) -> None:
+        match message:
+            case Build():
+                self._tasks.append(message)
+            case Skip(run):
+                self._skipped.add(run)
+            case State():
+                self._adopt(message.version, load(message, fds))
+            case Forget(version):
+                del self._versions[version]
+            case Start():
+                self._start()
+                self._channel.send(Started())
+            case Stop():
+                self._stopping = True
+
+    def _adopt(self, version: int, sequence: Any) -> None:
+        move_resources(self._newest, sequence)
+        _attributes(sequence).update(self._own)
+        self._versions[version] = self._newest = sequence
+
+    def _answer(self, task: Build) -> None:
+        slot = self._slots[task.slot]
+        began = time.perf_counter()
+        outcomes: list[Batch | Failure] = []
+        changed: tuple[str, ...] = ()
+        try:
+            slot.begin(task.room)
+        except OSError as error:
+            raise MpseqError(f"Shared memory cannot be had: {error}") from error
+        for done, index in enumerate(task.indices):
+            if done:
+                self._look()
+            if task.run in self._skipped or self._stopping:
+                break
+            outcome, paths = self._outcome(slot, task, index)
+            outcomes.append(outcome)
+            changed = changed or paths
+            slot.progress = done + 1
+        self._channel.send(Done(tuple(outcomes), time.perf_counter() - began, changed))
+
+    def _outcome(self, slot: Slot, task: Build, index: int) -> tuple[Batch | Failure, tuple[str, ...]]:
+        job = Job(self._setup.seed, task.epoch, index)
+        start = slot.used
+        try:
+            batch, paths = self._call(slot, task.version, job)
+            structure, parts = take_apart(batch)
+            leaves = tuple([slot.place(part) for part in parts])
+            return Batch(self._layout(structure), leaves, slot.used - start), paths
+        except MpseqError as error:
+            return Failure(dump_error(placed(error, job))), ()
+        except Exception as error:  # A leaf of the user's whose conversion raises: the user's code, like any other.
+            return Failure(dump_error(placed(user_error("Converting the batch", error), job))), ()
+
+    def _call(self, slot: Slot, version: int, job: Job) -> tuple[Any, tuple[str, ...]]:
+        sequence = self._versions[version]
+        self._calls += 1
+        if not self._setup.strict and self._calls not in _WATCHED_CALLS:
+            return build(sequence, job, slot), ()
+        batch, paths = changes(sequence, lambda: build(sequence, job, slot))
+        if paths and self._setup.strict:
+            raise StatefulGetitemError(stateful(sequence, paths), remedy=STATEFUL_REMEDY)
+        return batch, paths and (stateful(sequence, paths),)
+
+    def _layout(self, structure: Structure) -> int:
+        if structure not in self._layouts:
+            number = self._layouts[structure] = len(self._layouts)
+            self._channel.send(Layout(number, pickle.dumps(structure, 5)))
+        return self._layouts[structure]
+
+    def _finish(self) -> None:
+        errors: list[MpseqError] = []
+        for close in (lambda: call_hook(self._newest, "on_worker_stop"), lambda: close_resources(self._newest)):
+            try:
+                close()
+            except Exception as error:  # Told to the pool, which warns: the other resources must be closed as well.
+                errors.append(
+                    error if isinstance(error, MpseqError) else user_error("Closing a per_worker resource", error)
+                )
+        with contextlib.suppress(OSError):  # Nobody listens any more.
+            self._channel.send(Stopped(dump_error(errors[0]) if errors else b""))
+
+
+def _attributes(sequence: Any) -> dict[str, Any]:
+    attributes: dict[str, Any] = getattr(sequence, "__dict__", {})
+    return attributes
+
+
+def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], sequence: Any, stack: int) -> None:
+    """Be worker *number* until the end of this process.
+
+    Args:
+        number: Of the worker, from 0.
+        channel: To the pool.
+        setup: What the pool said of itself.
+        slots: This process's views of them.
+        sequence: The version of `setup.state`.
+        stack: Descriptor of the file that the Python stack goes to in a crash or on DUMP_SIGNAL.
+    """
+    faulthandler.enable(stack)
+    # chain: after the dump the signal does what it did before, that is, it ends the process.
+    faulthandler.register(DUMP_SIGNAL, stack, all_threads=True, chain=True)
+    Worker(number, channel, setup, slots, sequence).run()
+    sys.stdout.flush()
+    sys.stderr.flush()
