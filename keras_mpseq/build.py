@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
     seed: int
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # shadows a tuple method nobody calls
 
 
 def build(sequence: Any, job: Job, allocator: Allocator | None = None) -> Any:

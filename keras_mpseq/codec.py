@@ -62,6 +62,7 @@ def take_apart(batch: object) -> tuple[Structure, list[Array]]:
         SpecMismatchError: The batch is None or holds no leaf.
         UnsupportedLeafError: A leaf cannot travel; names its path and type.
     """
+    leaves: list[Any]
     leaves, tree = optree.tree_flatten(batch)  # type: ignore[arg-type]
     if not leaves:
         raise SpecMismatchError(

@@ -249,7 +249,6 @@ def _part_specs(path: str, leaf: LeafSpec) -> list[tf.TensorSpec]:
 def _assembler(spec: ElementSpec) -> Callable[..., Any]:
     """Return the function that makes an element of its parts."""
 
-    @tf.autograph.experimental.do_not_convert
     def assemble(*parts: Any) -> Any:
         leaves = [
             _leaf_of(leaf, of_leaf)
@@ -257,7 +256,9 @@ def _assembler(spec: ElementSpec) -> Callable[..., Any]:
         ]
         return lists_to_tuples(optree.tree_unflatten(spec.tree, leaves))
 
-    return assemble
+    # Traced as it is: there is nothing in it for AutoGraph to convert.
+    undecorated: Callable[..., Any] = tf.autograph.experimental.do_not_convert(assemble)
+    return undecorated
 
 
 def _leaf_of(leaf: LeafSpec, parts: list[Any]) -> Any:

@@ -132,13 +132,13 @@ class Released(NamedTuple):
 class SlotsAdded(NamedTuple):
     """*count* more slots exist, numbered on from those before."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # shadows a tuple method nobody calls
 
 
 class ChunkChanged(NamedTuple):
     """From now on a task takes up to *count* positions."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # shadows a tuple method nobody calls
 
 
 Event: TypeAlias = (
@@ -180,7 +180,7 @@ class Deliver(NamedTuple):
 
     run: int
     position: int
-    index: int
+    index: int  # type: ignore[assignment]  # shadows a tuple method nobody calls
     outcome: Outcome
     slot: int | None
     lease: bool

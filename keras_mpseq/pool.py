@@ -33,8 +33,8 @@ from keras_mpseq.errors import (
     describe_exit,
     load_error,
 )
-from keras_mpseq.local import close_resources
 from keras_mpseq.ledger import WorkerState
+from keras_mpseq.local import close_resources
 from keras_mpseq.local_backend import LocalBackend
 from keras_mpseq.messages import (
     Batch,
@@ -208,7 +208,7 @@ class Pool:
                 self._feed(RunAbandoned(run.number))
 
     def _end_run(self, run: Run) -> None:
-        if self._runs.pop(run.number, None) is not None:
+        if self._runs.pop(run.number, None) is not None and run.version is not None:
             run.version.runs -= 1
             self._forget_versions()
 
@@ -295,6 +295,7 @@ class Pool:
         match action:
             case Send(worker, task):
                 run = self._runs[task.run]
+                assert run.version is not None
                 self._since.setdefault(worker, time.monotonic())
                 self._backend.send(
                     worker,

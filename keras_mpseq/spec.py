@@ -102,11 +102,8 @@ class ElementSpec:
 
     def check(self, structure: Structure, shapes: Sequence[tuple[int, ...]]) -> None:
         """Raise SpecMismatchError, naming the first leaf that differs, unless the batch fits."""
-        if structure not in self._fitting:
-            if without_lists(structure.tree) != self._normal:
-                raise self._mismatch(
-                    f"The batch has the structure {_plain(structure.tree)}, expected {_plain(self.tree)}"
-                )
+        if structure not in self._fitting and without_lists(structure.tree) != self._normal:
+            raise self._mismatch(f"The batch has the structure {_plain(structure.tree)}, expected {_plain(self.tree)}")
         for number, (stated, found) in enumerate(zip(self.leaves, leaf_specs(structure, shapes), strict=True)):
             if stated.differs_from(found):
                 path = path_of(structure.tree, number)
@@ -140,7 +137,7 @@ def leaf_specs(structure: Structure, shapes: Sequence[tuple[int, ...]]) -> Itera
 
 def without_lists(tree: optree.PyTreeSpec) -> optree.PyTreeSpec:
     """Return *tree* with tuples in the place of lists, which tf.data does not know as structure."""
-    return optree.tree_structure(lists_to_tuples(optree.tree_unflatten(tree, range(tree.num_leaves))))  # type: ignore[arg-type]
+    return optree.tree_structure(lists_to_tuples(optree.tree_unflatten(tree, range(tree.num_leaves))))
 
 
 def lists_to_tuples(node: Any) -> Any:

@@ -65,9 +65,8 @@ class Versions:
         """Return the version of *sequence* as it is now: the current one, or a new one."""
         packed = pack(sequence)
         old = self.current.segments
-        new = tuple(
-            self._reused(number, data) or Segment.of(data) for number, data in enumerate((packed.data, *packed.buffers))
-        )
+        pieces: list[memoryview | bytes] = [packed.data, *packed.buffers]
+        new = tuple(self._reused(number, data) or Segment.of(data) for number, data in enumerate(pieces))
         if new != old:
             self.current = Version(self.current.number + 1, new)
             self.live.append(self.current)

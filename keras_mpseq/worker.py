@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cloudpickle
@@ -199,7 +199,11 @@ class Worker:
 
     def _finish(self) -> None:
         errors: list[MpseqError] = []
-        for close in (lambda: call_hook(self._newest, "on_worker_stop"), lambda: close_resources(self._newest)):
+        closers: tuple[Callable[[], object], ...] = (
+            lambda: call_hook(self._newest, "on_worker_stop"),
+            lambda: close_resources(self._newest),
+        )
+        for close in closers:
             try:
                 close()
             except Exception as error:  # Told to the pool, which warns: the other resources must be closed as well.

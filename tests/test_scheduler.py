@@ -127,7 +127,13 @@ class Referee:
         """For each slot that is working or built: the run, and the positions to build or to deliver."""
         self.runs: dict[int, Pass] = {}
         self.ever: set[int] = set()
+        self.singles: set[int] = set()
+        """Slots that are built and were of a task of one position."""
         self.expected: list[Action] = []
+        """What else must follow from the event."""
+        self.copying: int | None = None
+        self.owed: set[int] = set()
+        """Runs for which a slot was copied out."""
         self.start_losses = 0
         self.losses = 0
         self._layouts = itertools.count()
@@ -144,7 +150,7 @@ class Referee:
             for action in actions:
                 self._follow(action)
             assert not self.expected, f"missing after {event}: {self.expected}"
-            self._check(actions)
+            self._check()
             everything += actions
         return everything
 
@@ -234,7 +240,9 @@ class Referee:
         if inside:
             self.slots[task.slot] = "built"
             self.inside[task.slot] = task.run, inside
-            self.single = len(task.positions) == 1
+            self.singles.discard(task.slot)
+            if len(task.positions) == 1:
+                self.singles.add(task.slot)
 
     def _note_lost(self, worker: int, cause: object, done: int) -> None:
         self.losses += 1
@@ -314,6 +322,9 @@ class Referee:
         assert self.workers[worker] == "ready"
         assert len(self.tasks[worker]) < self.depth
         assert task.positions
+        assert self.copying is None
+        assert not self.owed or task.run in self.owed, "copied out for one run, dealt to another"
+        self.owed = set()
         assert task.indices == tuple(map(order.index, task.positions))
         assert all(order.owner(position) in (None, worker) for position in task.positions)
         able = self._with_time()
@@ -373,8 +384,657 @@ class Referee:
         return slot in self.singles and outcome.nbytes >= self.copy_below and rest >= len(self.workers) + 1
 
     def _follow_copy(self, run: Pass, position: int, outcome: Outcome, slot: int) -> None:
-        starving = [other for other in self.runs.values() if other.wanted and not self._held(other)]
-        assert starving, "copied out without need"
+        if self.copying != slot:
+            assert self.copying is None, "another slot before this one was empty"
+            self.copying = slot
+            starving = [r for r in self.runs.values() if r.wanted and not self._held(r)]
+            self.owed = {r.number for r in starving if r.number != run.number}
+            assert self.owed, "copied out without need"
+            built: dict[int, list[int]] = {}
+            for number, inside in (self.inside[s] for s, state in enumerate(self.slots) if state == "built"):
+                built.setdefault(number, []).append(max(inside))
+            assert len(built[run.number]) == max(map(len, built.values())), "not of the run with most"
+            assert max(self.inside[slot][1]) == max(built[run.number]), "not the one delivered last"
+        assert position == min(self.inside[slot][1])
         assert run.where.pop(position) == slot
         assert outcome == run.ready[position]
-        built: Counter[int] = Counter(self.inside[s][0] for s, state in self.slots_in("built"))
+        self.inside[slot][1].remove(position)
+        if not self.inside[slot][1]:
+            self._free(slot)
+            self.copying = None
+
+    def _held(self, run: Pass) -> int:
+        return sum(number == run.number for number, _ in self.inside.values()) + run.kept
+
+    def _with_time(self) -> list[int]:
+        return [w for w, s in enumerate(self.workers) if s == "ready" and len(self.tasks[w]) < self.depth]
+
+    def _may_build(self, task: Task, worker: int) -> bool:
+        return self.runs[task.run].order.owner(task.positions[0]) in (None, worker)
+
+    def _next_of(self, run: Pass) -> int | None:
+        """Return the position that should be dealt next if slots were no matter."""
+        heads = [run.next_of(worker) for worker in self._with_time()]
+        able = [p for p in heads if p is not None and (run.kept < len(self.slots) or p == len(run.delivered))]
+        return min(able, default=None)
+
+    # rules: what holds after every event
+
+    def _check(self) -> None:
+        """Whatever may be done now has been done, and the scheduler's books agree."""
+        assert self.copying is None, "a slot was copied out in part"
+        assert not self.owed, "copied out, and then not dealt to the run that starves"
+        for task in self.again:
+            assert not any(self._may_build(task, worker) for worker in self._with_time()), "lost task waits"
+        free = self.slots.count("free")
+        spare = free - sum(run.passed for run in self.runs.values())
+        assert spare >= 0, "passed over without a slot in reserve"
+        for run in self.runs.values():
+            if run.wanted:
+                assert not (len(run.delivered) in run.ready if run.order.ordered else run.ready), "not answered"
+                assert len(run.delivered) != run.order.size, "not finished"
+            position = self._next_of(run)
+            if position is not None:
+                frontier = max(run.dealt, default=-1) + 1
+                passes = max(position - frontier, 0) if run.order.ordered else 0
+                if free:
+                    reserved = run.order.ordered and position < frontier
+                    assert not reserved, "a position passed over was not dealt"
+                    assert passes >= spare, "idle worker, free slot, nothing dealt"
+                if run.wanted and not self._held(run) and not passes:
+                    assert "built" not in self.slots, "a wanted run starves"
+        assert not self.runs or "absent" not in self.workers, "no worker for a live run"
+        self._check_books()
+
+    def _check_books(self) -> None:
+        scheduler = self.scheduler
+        assert scheduler.slots() == tuple(map(self.slots.count, ("free", "working", "built", "leased")))
+        kept = scheduler._slots
+        places = [*kept.free, *kept.jobs, *kept.leased]
+        assert sorted(places) == list(range(len(self.slots))), "a slot in two states, or in none"
+        for worker, tasks in enumerate(self.tasks):
+            assert scheduler.state(worker).value == self.workers[worker]
+            assert scheduler.tasks(worker) == tuple(tasks)
+            assert scheduler.current(worker) == (tasks[0] if tasks else None)
+        for run in self.runs.values():
+            for position in run.dealt:
+                assert scheduler.attempt(run.number, position) == 1 + run.losses[position], "wrongly blamed"
+        assert scheduler.idle == (not self.runs and not any(self.tasks))
+        assert scheduler.losses == self.losses
+
+
+# --- the state machine ---
+
+
+class Play(RuleBasedStateMachine):
+    """Workers that become ready, finish, die; consumers that want, release in any order, go away."""
+
+    @initialize(
+        workers=st.integers(1, 3),
+        depth=st.integers(1, 3),
+        attempts=st.integers(1, 3),
+        slots=st.integers(1, 9),
+        copy_below=st.sampled_from([0, COPY_BELOW]),
+    )
+    def begin(self, workers: int, depth: int, attempts: int, slots: int, copy_below: int) -> None:
+        self.referee = Referee(workers, depth, attempts, slots, copy_below)
+
+    def numbers(self, *states: str) -> list[int]:
+        return [worker for worker, state in enumerate(self.referee.workers) if state in states]
+
+    @precondition(lambda self: len(self.referee.runs) < 3)
+    @rule(
+        length=st.one_of(st.integers(0, 30), st.none()),
+        partition=st.sampled_from(["dynamic", "dynamic", "stride", "block"]),
+        ordered=st.booleans(),
+        shuffle=st.booleans(),
+        hosts=st.integers(1, 2),
+    )
+    def start_run(self, length: int | None, partition: str, ordered: bool, shuffle: bool, hosts: int) -> None:
+        if length is None:
+            shuffle, partition = False, "stride" if partition == "block" else partition
+        workers = len(self.referee.workers)
+        order = order_of(length, workers, partition, ordered, shuffle, (hosts - 1, hosts))
+        self.referee.feed(RunStarted(len(self.referee.ever), order))
+
+    @precondition(lambda self: any(not run.wanted for run in self.referee.runs.values()))
+    @rule(pick=st.integers(0, 2), times=st.integers(1, 4))
+    def want(self, pick: int, times: int) -> None:
+        runs = [run for run in self.referee.runs.values() if not run.wanted]
+        run = runs[pick % len(runs)]
+        for _ in range(times):
+            if run.number in self.referee.runs and not run.wanted:
+                self.referee.feed(Wanted(run.number))
+
+    @precondition(lambda self: self.referee.ever)
+    @rule(pick=st.integers(0, 9))
+    def abandon(self, pick: int) -> None:
+        # Also of a run that is over: the consumer cannot know.
+        self.referee.feed(RunAbandoned(sorted(self.referee.ever)[-1 - pick % len(self.referee.ever)]))
+
+    @precondition(lambda self: self.numbers("starting"))
+    @rule(pick=st.integers(0, 2))
+    def become_ready(self, pick: int) -> None:
+        workers = self.numbers("starting")
+        self.referee.feed(WorkerReady(workers[pick % len(workers)]))
+
+    @precondition(lambda self: any(self.referee.tasks))
+    @rule(
+        pick=st.integers(0, 2),
+        sizes=st.lists(st.sampled_from([BIG, BIG, SMALL, None]), min_size=4, max_size=4),
+        skip=st.integers(0, 4),
+    )
+    def build(self, pick: int, sizes: list[int | None], skip: int) -> None:
+        workers = [worker for worker, tasks in enumerate(self.referee.tasks) if tasks]
+        worker = workers[pick % len(workers)]
+        task = self.referee.tasks[worker][0]
+        count = len(task.positions)
+        self.referee.build(worker, sizes[: count if task.run in self.referee.runs else min(skip, count)])
+
+    @precondition(lambda self: any(self.referee.tasks))
+    @rule(rounds=st.integers(1, 6))
+    def build_more(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for worker, tasks in enumerate(self.referee.tasks):
+                if tasks:
+                    self.referee.build(worker)
+
+    @precondition(lambda self: self.numbers("starting", "ready"))
+    @rule(pick=st.integers(0, 2), done=st.integers(0, 4))
+    def lose(self, pick: int, done: int) -> None:
+        workers = self.numbers("ready") or self.numbers("starting")
+        self.referee.feed(WorkerLost(workers[pick % len(workers)], CAUSE, done))
+
+    @precondition(lambda self: self.numbers("starting"))
+    @rule(pick=st.integers(0, 2), user=st.booleans())
+    def fail_at_start(self, pick: int, user: bool) -> None:
+        workers = self.numbers("starting")
+        worker = workers[pick % len(workers)]
+        self.referee.feed(StartFailed(worker, CAUSE) if user else WorkerLost(worker, CAUSE, 0))
+
+    @precondition(lambda self: "leased" in self.referee.slots)
+    @rule(pick=st.integers(0, 9))
+    def release(self, pick: int) -> None:
+        slots = [slot for slot, state in enumerate(self.referee.slots) if state == "leased"]
+        self.referee.feed(Released(slots[pick % len(slots)]))
+
+    @rule(count=st.integers(1, 4))
+    def change_chunk(self, count: int) -> None:
+        self.referee.feed(ChunkChanged(count))
+
+    @precondition(lambda self: len(self.referee.slots) < 14)
+    @rule(count=st.integers(0, 2))
+    def add_slots(self, count: int) -> None:
+        self.referee.feed(SlotsAdded(count))
+
+    def teardown(self) -> None:
+        """Each run comes to its end while nobody consumes the others and nobody lets go of a slot."""
+        if hasattr(self, "referee"):
+            for number in list(self.referee.runs):
+                self.referee.drive(number)
+            assert "built" not in self.referee.slots
+
+
+PLAY_SETTINGS = settings(
+    deadline=None, max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck)
+)
+
+
+def test_rules_hold_whatever_happens() -> None:
+    run_state_machine_as_test(Play, settings=PLAY_SETTINGS)
+
+
+# --- examples ---
+
+
+def sends(actions: Iterable[Action]) -> list[tuple[int, tuple[int, ...], int]]:
+    """Worker, positions and slot of each Send."""
+    return [(a.worker, a.task.positions, a.task.slot) for a in actions if isinstance(a, Send)]
+
+
+def delivered(actions: Iterable[Action]) -> list[tuple[int, int | None, bool]]:
+    """Position, slot and lease of each Deliver."""
+    return [(a.position, a.slot, a.lease) for a in actions if isinstance(a, Deliver)]
+
+
+def kinds(actions: Iterable[Action]) -> list[str]:
+    return [type(action).__name__ for action in actions]
+
+
+def test_first_run_spawns_all_workers_and_the_next_none() -> None:
+    play = Referee(workers=3)
+    assert play.feed(RunStarted(0, order_of(5))) == [Spawn(0), Spawn(1), Spawn(2)]
+    assert play.feed(RunStarted(1, order_of(5))) == []
+    assert play.scheduler.state(0).value == "starting"
+    play.ready()
+    assert play.feed(RunStarted(2, order_of(5))) == []
+
+
+def test_tasks_go_to_the_least_loaded_worker_up_to_depth() -> None:
+    play = Referee(workers=2, depth=2, slots=8)
+    assert play.feed(RunStarted(0, order_of(9)), WorkerReady(1))[2:] == [
+        Send(1, Task(0, (0,), (0,), 0)),
+        Send(1, Task(0, (1,), (1,), 1)),
+    ]
+    assert sends(play.feed(WorkerReady(0))) == [(0, (2,), 2), (0, (3,), 3)]
+    assert sends(play.build(1)) == [(1, (4,), 4)]
+
+
+def test_no_free_slot_no_dispatch() -> None:
+    play = Referee(workers=2, depth=2, slots=3)
+    assert len(sends(play.start(order_of(9)))) == 3
+    assert sends(play.build(0)) == []
+    assert kinds(play.feed(Wanted(0))) == ["Deliver", "Send"]
+
+
+def test_wanted_is_answered_at_once_or_as_soon_as_it_can_be() -> None:
+    play = Referee()
+    play.start(order_of(4))
+    assert play.feed(Wanted(0)) == []
+    assert delivered(play.build(1)) == []  # position 1; delivery waits for 0
+    assert delivered(play.build(0)) == [(0, 0, True)]
+    assert delivered(play.feed(Wanted(0))) == [(1, 2, True)]
+
+
+def test_each_run_ends_with_finish_when_it_is_asked_once_more() -> None:
+    play = Referee()
+    play.start(order_of(0))
+    assert play.feed(Wanted(0)) == [Finish(0)]
+    play.feed(RunStarted(1, order_of(1)))
+    play.feed(Wanted(1))
+    assert kinds(play.build(0)) == ["Deliver"]
+    assert play.feed(Wanted(1)) == [Finish(1)]
+    assert play.scheduler.idle
+
+
+def test_unordered_runs_deliver_in_order_of_completion() -> None:
+    play = Referee()
+    play.start(order_of(4, ordered=False))
+    play.build(1)
+    play.build(0)
+    assert [p for p, *_ in delivered(play.feed(Wanted(0), Wanted(0)))] == [1, 0]
+
+
+def test_a_lost_task_keeps_its_slot_and_goes_before_new_ones() -> None:
+    play = Referee(workers=2, depth=2, slots=5)
+    play.start(order_of(20))  # worker 0 holds 0 and 2 in slots 0 and 2, worker 1 holds 1 and 3
+    assert play.feed(WorkerLost(0, CAUSE, 0)) == [Spawn(0)]
+    assert sends(play.build(1)) == [(1, (0,), 0)]
+    assert sends(play.ready()) == [(0, (2,), 2), (0, (4,), 4)]
+
+
+def test_only_the_task_being_built_is_charged() -> None:
+    play = Referee(workers=1, depth=3, attempts=2)
+    play.start(order_of(9))
+    play.feed(WorkerLost(0, CAUSE, 0))
+    assert [play.scheduler.attempt(0, position) for position in range(4)] == [2, 1, 1, 1]
+    assert sends(play.ready()) == [(0, (0,), 0), (0, (1,), 1), (0, (2,), 2)]
+    assert play.scheduler.losses == 1
+
+
+def test_a_position_that_kills_its_workers_ends_as_lost_in_its_turn() -> None:
+    play = Referee(workers=1, depth=2, attempts=2)
+    play.start(order_of(3))
+    play.feed(Wanted(0))
+    play.build(0)
+    for _ in range(2):
+        play.feed(WorkerLost(0, CAUSE, 0))
+        play.ready()
+    (deliver, *_) = play.feed(Wanted(0))
+    assert deliver == Deliver(0, 1, 1, Lost(0, 2, CAUSE), None, False)
+    assert play.drive(0) == [0, 1, 2]
+
+
+def test_a_wanted_position_is_answered_by_its_loss() -> None:
+    play = Referee(workers=1, attempts=1)
+    play.start(order_of(1))
+    play.feed(Wanted(0))
+    assert kinds(play.feed(WorkerLost(0, CAUSE, 0))) == ["Deliver", "Spawn"]
+    assert play.scheduler.slots().free == 8
+
+
+def test_of_a_chunk_only_the_position_being_built_is_charged() -> None:
+    play = Referee(workers=1, depth=1, attempts=2)
+    play.feed(ChunkChanged(4))
+    play.start(order_of(4))
+    play.feed(WorkerLost(0, CAUSE, 2))
+    assert sends(play.ready()) == [(0, (0, 1, 2, 3), 0)]
+    assert [play.scheduler.attempt(0, position) for position in range(4)] == [1, 1, 2, 1]
+    play.feed(WorkerLost(0, CAUSE, 2))
+    assert sends(play.ready()) == [(0, (0, 1, 3), 0)]
+    play.feed(WorkerLost(0, CAUSE, 9))  # no more than there are
+    assert play.scheduler.attempt(0, 3) == 2
+    play.ready()
+    play.build(0)
+    assert play.drive(0) == [0, 1, 2, 3]
+
+
+def test_chunks_are_consecutive_and_end_with_the_epoch() -> None:
+    play = Referee(workers=2, depth=1)
+    play.feed(ChunkChanged(4))
+    assert sends(play.start(order_of(6))) == [(0, (0, 1, 2, 3), 0), (1, (4, 5), 1)]
+    play.feed(RunStarted(1, order_of(None)), ChunkChanged(3))
+    assert sends(play.build(1)) == [(1, (0, 1, 2), 2)]
+
+
+def test_chunks_are_copied_and_their_slot_is_free_with_the_last() -> None:
+    play = Referee(workers=1, depth=1)
+    play.feed(ChunkChanged(3))
+    play.start(order_of(3))
+    play.build(0, [BIG, None, BIG])
+    assert delivered(play.feed(Wanted(0), Wanted(0))) == [(0, 0, False), (1, None, False)]
+    assert play.scheduler.slots().built == 1
+    assert delivered(play.feed(Wanted(0))) == [(2, 0, False)]
+    assert play.scheduler.slots().free == 8
+
+
+def test_orders_with_owners_travel_one_by_one_to_their_owners() -> None:
+    play = Referee(workers=2, depth=2)
+    play.feed(ChunkChanged(4))
+    assert sends(play.start(order_of(6, partition="stride"))) == [
+        (0, (0,), 0),
+        (0, (2,), 1),
+        (1, (1,), 2),
+        (1, (3,), 3),
+    ]
+
+
+def test_owners_follow_the_index_under_shuffling() -> None:
+    order = order_of(8, partition="block", shuffle=True)
+    play = Referee(workers=2, depth=8, slots=20)
+    for worker, positions, _ in sends(play.start(order)):
+        assert [order.index(p) // 4 for p in positions] == [worker]
+
+
+def test_small_batches_are_copied() -> None:
+    play = Referee(workers=1)
+    play.start(order_of(9))
+    play.build(0, [COPY_BELOW - 1])
+    play.build(0, [COPY_BELOW])
+    assert delivered(play.feed(Wanted(0), Wanted(0))) == [(0, 0, False), (1, 1, True)]
+
+
+def test_failures_free_their_slot_at_once() -> None:
+    play = Referee(workers=1, depth=1, slots=1)
+    play.start(order_of(2))
+    play.build(0, [None])
+    assert delivered(play.feed(Wanted(0))) == [(0, None, False)]
+
+
+def test_the_last_slots_are_never_leased() -> None:
+    for slots, leases in ((1, 0), (3, 0), (4, 1), (6, 3)):
+        play = Referee(workers=2, slots=slots)
+        play.start(order_of(20))
+        assert play.drive(0) == list(range(20))
+        assert play.scheduler.slots() == (slots - leases, 0, 0, leases)
+
+
+def test_a_leased_slot_outlives_its_epoch_and_delays_no_end() -> None:
+    play = Referee(workers=1, slots=4)
+    play.start(order_of(1))
+    play.feed(Wanted(0))
+    play.build(0)
+    assert play.feed(Wanted(0)) == [Finish(0)]
+    assert play.scheduler.slots().leased == 1
+    assert [slot for *_, slot in sends(play.feed(RunStarted(1, order_of(9))))] == [1, 2]
+    play.feed(Released(0))
+    assert play.scheduler.slots().leased == 0
+
+
+def test_copied_batches_come_before_the_task_that_takes_their_slot() -> None:
+    play = Referee(workers=1, depth=1, slots=1)
+    play.start(order_of(2))
+    play.feed(Wanted(0))
+    deliver, send = play.build(0)
+    assert isinstance(deliver, Deliver)
+    assert isinstance(send, Send)
+    assert (deliver.slot, deliver.lease, send.task.slot) == (0, False, 0)
+
+
+def test_abandoned_runs_leave_only_what_workers_hold() -> None:
+    play = Referee(workers=2, depth=2, slots=8)
+    play.start(order_of(20))
+    play.build(0)
+    play.feed(WorkerLost(1, CAUSE, 0))
+    assert play.feed(RunAbandoned(0)) == [Cancel(0)]
+    assert play.scheduler.slots() == (6, 2, 0, 0)
+    assert not play.scheduler.idle
+    play.build(0, [])  # skipped by the worker
+    play.build(0)  # finished before the worker heard of it
+    assert play.scheduler.slots() == (8, 0, 0, 0)
+    assert play.scheduler.idle
+
+
+def test_a_late_batch_of_an_abandoned_run_answers_nobody() -> None:
+    play = Referee(workers=1, depth=1)
+    play.start(order_of(2))
+    play.feed(Wanted(0), RunAbandoned(0), RunStarted(1, order_of(2)), Wanted(1))
+    assert delivered(play.build(0)) == []
+    assert delivered(play.build(0)) == [(0, 1, True)]
+
+
+def test_a_worker_that_dies_on_an_abandoned_task_blames_nobody() -> None:
+    play = Referee(workers=1, attempts=1)
+    play.start(order_of(9))
+    play.feed(Wanted(0), RunAbandoned(0))
+    assert play.feed(WorkerLost(0, CAUSE, 0)) == [Spawn(0)]
+    assert play.scheduler.slots().free == 8
+
+
+def test_abandoning_what_is_over_or_idle_does_nothing() -> None:
+    play = Referee()
+    assert play.scheduler.handle(RunAbandoned(5)) == []
+    play.start(order_of(0))
+    assert play.feed(Wanted(0)) == [Finish(0)]
+    assert play.feed(RunAbandoned(0)) == []
+    play.feed(RunStarted(1, order_of(1)))
+    play.build(0)
+    assert play.feed(RunAbandoned(1)) == []  # no worker holds anything: nothing to cancel
+
+
+def test_runs_share_slots_evenly() -> None:
+    play = Referee(workers=4, depth=2, slots=6)
+    play.feed(RunStarted(0, order_of(20)), RunStarted(1, order_of(20)))
+    play.ready()
+    assert play.scheduler.slots().working == 6
+    held = Counter(task.run for tasks in play.tasks for task in tasks)
+    assert max(held.values()) == 3 + 1  # run 0 and then, one each, as workers became ready
+
+
+def test_a_run_that_is_wanted_goes_before_an_older_one_that_holds_as_much() -> None:
+    play = Referee(workers=1, depth=1)
+    play.feed(RunStarted(0, order_of(9)), RunStarted(1, order_of(9)), Wanted(1))
+    (send,) = play.feed(WorkerReady(0))
+    assert isinstance(send, Send)
+    assert send.task.run == 1
+
+
+def test_a_starving_run_takes_a_slot_from_the_run_with_most() -> None:
+    play = Referee(workers=1, depth=2, slots=3)
+    play.feed(ChunkChanged(2))
+    play.start(order_of(20))
+    for _ in range(3):
+        play.build(0)
+    assert play.scheduler.slots() == (0, 0, 3, 0)
+    assert play.feed(RunStarted(1, order_of(4))) == []
+    copies = play.feed(Wanted(1))
+    # Whole slot of the latest positions, and then the task that needs it.
+    assert kinds(copies) == ["CopyOut", "CopyOut", "Send"]
+    assert [(c.run, c.position, c.slot) for c in copies if isinstance(c, CopyOut)] == [(0, 4, 2), (0, 5, 2)]
+    assert sends(copies) == [(0, (0, 1), 2)]
+    assert play.drive(1) == [0, 1, 2, 3]
+    assert play.drive(0) == list(range(20))
+
+
+def test_nothing_is_copied_out_while_no_worker_has_time() -> None:
+    play = Referee(workers=1, depth=1, slots=2)
+    play.start(order_of(20))
+    play.build(0)  # slot 0 built, slot 1 working
+    assert play.feed(RunStarted(1, order_of(4)), Wanted(1)) == []
+    assert kinds(play.build(0)) == ["CopyOut", "Send"]
+
+
+def test_with_one_slot_runs_take_turns() -> None:
+    play = Referee(workers=2, slots=1)
+    play.start(order_of(5), order_of(5), order_of(5))
+    for _ in range(5):
+        for number in (0, 1, 2):
+            play.feed(Wanted(number))
+            while play.runs[number].wanted:
+                play.build(next(worker for worker, tasks in enumerate(play.tasks) if tasks))
+    assert all(run.delivered == [0, 1, 2, 3, 4] for run in play.runs.values())
+
+
+def test_a_run_that_nobody_consumes_does_not_hoard_copies() -> None:
+    play = Referee(workers=2, slots=4)
+    play.start(order_of(100), order_of(100))
+    play.drive(1)
+    assert play.runs[0].kept <= 4
+    assert len(play.runs[0].dealt) <= 8
+
+
+def test_failures_do_not_pile_up_behind_a_slow_batch() -> None:
+    play = Referee(workers=2, depth=1, slots=4)
+    play.start(order_of(100))
+    while play.tasks[1]:  # worker 0 is at position 0 all the time
+        play.build(1, [None])
+    assert play.runs[0].kept == 4
+    play.build(0)
+    assert play.drive(0) == list(range(100))
+
+
+def test_no_owner_is_passed_over_without_a_slot_in_reserve() -> None:
+    play = Referee(workers=2, depth=9, slots=4)
+    play.feed(RunStarted(0, order_of(20, partition="stride")), WorkerReady(1), Wanted(0))
+    assert play.scheduler.slots() == (2, 2, 0, 0)  # 1 and 3 are dealt, slots for 0 and 2 stay
+    assert sends(play.ready()) == [(0, (0,), 2), (0, (2,), 3)]
+    assert play.drive(0) == list(range(20))
+
+
+def test_another_run_does_not_take_the_reserve() -> None:
+    play = Referee(workers=2, depth=9, slots=4)
+    play.feed(RunStarted(0, order_of(20, partition="stride")), WorkerReady(1))
+    assert play.feed(RunStarted(1, order_of(4))) == []
+    play.build(1)
+    # Copied out although slots are free: they are reserved.
+    assert kinds(play.feed(Wanted(1))) == ["CopyOut", "Send"]
+    assert play.drive(1) == [0, 1, 2, 3]
+    assert play.drive(0) == list(range(20))
+
+
+def test_blocks_of_unordered_runs_are_built_side_by_side() -> None:
+    play = Referee(workers=2, depth=1, slots=2)
+    assert sends(play.start(order_of(8, partition="block", ordered=False))) == [(0, (0,), 0), (1, (4,), 1)]
+
+
+def test_an_absent_owner_does_not_stop_an_unordered_run() -> None:
+    play = Referee(workers=2, depth=1, slots=2)
+    play.feed(RunStarted(0, order_of(8, partition="stride", ordered=False)), WorkerReady(1))
+    for position in (1, 3, 5, 7):
+        play.feed(Wanted(0))
+        assert [p for p, *_ in delivered(play.build(1))] == [position]
+    assert play.drive(0) == [1, 3, 5, 7, 0, 2, 4, 6]
+
+
+def test_slots_added_are_numbered_on_and_used() -> None:
+    play = Referee(workers=1, depth=9, slots=1)
+    play.start(order_of(9))
+    assert sends(play.feed(SlotsAdded(2))) == [(0, (1,), 1), (0, (2,), 2)]
+    assert play.feed(SlotsAdded(0)) == []
+
+
+def test_a_worker_that_never_becomes_ready_ends_all_runs() -> None:
+    play = Referee(workers=2, attempts=2)
+    play.feed(RunStarted(0, order_of(9)), RunStarted(1, order_of(9)), WorkerReady(1), Wanted(1))
+    assert play.feed(WorkerLost(0, "first", 0)) == [Spawn(0)]
+    assert play.feed(WorkerLost(0, "second", 0)) == [
+        GiveUp(0, 0, 2, "second"),
+        Cancel(0),
+        GiveUp(1, 0, 2, "second"),
+    ]
+    assert play.scheduler.state(0).value == "absent"
+    # The next run tries again, as often.
+    assert play.feed(RunStarted(2, order_of(9))) == [Spawn(0)]
+    assert play.feed(WorkerLost(0, CAUSE, 0)) == [Spawn(0)]
+
+
+def test_start_losses_count_in_a_row_only() -> None:
+    play = Referee(workers=2, attempts=2)
+    play.feed(RunStarted(0, order_of(9)))
+    assert play.feed(WorkerLost(0, CAUSE, 0), WorkerReady(1), WorkerLost(0, CAUSE, 0)) == [
+        Spawn(0),
+        *play.scheduler.handle(ChunkChanged(1)),
+        Send(1, Task(0, (0,), (0,), 0)),
+        Send(1, Task(0, (1,), (1,), 1)),
+        Spawn(0),
+    ]
+
+
+def test_user_code_that_fails_at_start_ends_all_runs_at_once() -> None:
+    play = Referee(workers=2, attempts=5)
+    play.feed(RunStarted(0, order_of(9)), Wanted(0))
+    assert play.feed(StartFailed(1, CAUSE)) == [GiveUp(0, 1, 1, CAUSE)]
+    assert play.feed(RunStarted(1, order_of(9))) == [Spawn(1)]
+    play.ready()
+    assert play.drive(1) == list(range(9))
+
+
+def test_a_worker_lost_between_epochs_is_replaced() -> None:
+    play = Referee(workers=1)
+    play.start(order_of(0))
+    play.feed(Wanted(0))
+    assert play.feed(WorkerLost(0, CAUSE, 0)) == [Spawn(0)]
+    assert play.scheduler.attempt(0, 0) == 1
+
+
+def refusals() -> list[tuple[Event, str]]:
+    batch = Batch(0, (), BIG)
+    return [
+        (Wanted(9), "Run 9 was wanted, but it is over or was never started."),
+        (Wanted(0), "Run 0 was wanted again before the answer."),
+        (RunStarted(0, order_of(1)), "Run 0 was started, but it is under way already."),
+        (
+            RunStarted(1, order_of(9, workers=3, partition="stride")),
+            "The order is for 3 workers, but there are 2.",
+        ),
+        (WorkerReady(0), "Worker 0 became ready while it was ready."),
+        (WorkerReady(2), "Worker 2 became ready, but there are 2, from 0."),
+        (WorkerReady(-1), "Worker -1 became ready, but there are 2, from 0."),
+        (StartFailed(0, CAUSE), "Worker 0 failed while it was ready."),
+        (Built(1, (batch,)), "Worker 1 built a task while it was starting."),
+        (Built(0, ()), "Worker 0 answered a task of 1 positions with 0 outcomes."),
+        (Built(0, (batch, batch)), "Worker 0 answered a task of 1 positions with 2 outcomes."),
+        (Released(0), "Slot 0 was released, but it is not leased."),
+        (Released(99), "Slot 99 was released, but it is not leased."),
+        (SlotsAdded(-1), "SlotsAdded takes 0 slots or more, got -1."),
+        (ChunkChanged(0), "ChunkChanged takes 1 position or more, got 0."),
+    ]
+
+
+def test_events_that_cannot_be_are_refused_and_change_nothing() -> None:
+    play = Referee(workers=2)
+    play.feed(RunStarted(0, order_of(4)), WorkerReady(0), Wanted(0))
+    for event, sentence in refusals():
+        with pytest.raises(ValueError, match=".") as caught:
+            play.scheduler.handle(event)
+        assert str(caught.value) == sentence
+        play._check()
+    play.ready()
+    assert play.drive(0) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"^Worker 1 built a task, but it holds none\.$"):
+        play.scheduler.handle(Built(1, ()))
+    play.feed(RunStarted(1, order_of(4)), StartFailedAfterLoss := WorkerLost(1, CAUSE, 0))
+    play.feed(StartFailed(1, CAUSE))
+    with pytest.raises(ValueError, match=r"^Worker 1 was lost while it was absent\.$"):
+        play.scheduler.handle(StartFailedAfterLoss)
+    nonsense: Any = "Wanted"
+    with pytest.raises(TypeError, match=r"^handle\(\) takes an event of keras_mpseq\.messages, got 'Wanted'\.$"):
+        play.scheduler.handle(nonsense)
+
+
+def test_arguments_out_of_range_are_refused() -> None:
+    good = {"workers": 1, "depth": 1, "attempts": 1, "slots": 1, "copy_below": 0}
+    Scheduler(**good)
+    for name, least in (("workers", 1), ("depth", 1), ("attempts", 1), ("slots", 1), ("copy_below", 0)):
+        with pytest.raises(ValueError, match=rf"^{name} must be {least} or more, got {least - 1}\.$"):
+            Scheduler(**(good | {name: least - 1}))
