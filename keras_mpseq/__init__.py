@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from keras_mpseq import role
+
 if TYPE_CHECKING:
     from keras_mpseq.dataset import to_dataset
     from keras_mpseq.errors import (
@@ -62,6 +64,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.")
     module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
     value = globals()[name] = getattr(module, name)
+    if name == "SafeSequence" and not role.in_worker:
+        importlib.import_module(f"{__name__}.keras_bridge").join()
     return value
 
 

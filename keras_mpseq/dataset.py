@@ -7,6 +7,7 @@ stacked, and `unbatch` takes it apart in C++ (DESIGN S13).
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
@@ -16,7 +17,7 @@ import optree
 import tensorflow as tf
 
 from keras_mpseq.codec import Array, by_leaf, bytes_of, part_count, path_of
-from keras_mpseq.errors import SequenceLengthError, UnsupportedLeafError
+from keras_mpseq.errors import PoolClosedError, SequenceLengthError, UnsupportedLeafError
 from keras_mpseq.loader import feed_of
 from keras_mpseq.options import OnError, Partition, checked, length_of
 from keras_mpseq.run import Feed, Iteration, Parts
@@ -123,11 +124,24 @@ def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data
     signature = tuple(
         part for number, leaf in enumerate(spec.leaves) for part in _part_specs(path_of(spec.tree, number), leaf)
     )
-    if group == 1:
-        dataset = tf.data.Dataset.from_generator(elements.one_by_one, output_signature=signature)
-    else:
-        stacked = tuple(tf.TensorSpec((None, *part.shape), part.dtype) for part in signature)
-        dataset = tf.data.Dataset.from_generator(lambda: elements.in_groups(group), output_signature=stacked).unbatch()
+    if group > 1:
+        signature = tuple(tf.TensorSpec((None, *part.shape), part.dtype) for part in signature)
+    # TensorFlow keeps the functions of from_generator for ever (tensorflow#37653), so they must not hold the pool. The
+    # dataset does; datasets made from it and their iterators hold the dataset.
+    weak = weakref.ref(elements)
+
+    def generate() -> Iterator[tuple[Array, ...]]:
+        living = weak()
+        if living is None:
+            raise PoolClosedError(
+                "The dataset was deleted", remedy="Keep what to_dataset returned for as long as you iterate it."
+            )
+        return living.one_by_one() if group == 1 else living.in_groups(group)
+
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    dataset._keras_mpseq = elements
+    if group > 1:
+        dataset = dataset.unbatch()
     return dataset.map(_assembler(spec))
 
 
@@ -169,7 +183,7 @@ class Elements:
         nbytes = peeked.nbytes if peeked else sum(map(_weight, spec.leaves))
         return max(1, min(_GROUP_MOST, _GROUP_BELOW // max(1, nbytes)))
 
-    def one_by_one(self) -> Iterator[tuple[Any, ...]]:
+    def one_by_one(self) -> Iterator[tuple[Array, ...]]:
         """Yield each batch as a tuple of its parts."""
         iteration = self._epoch()
         try:

@@ -11,10 +11,8 @@ that pickling reads is in `data` or in `buffers`, and both are compared whole. D
 
 from __future__ import annotations
 
-import copyreg
+import functools
 import io
-import mmap
-import os
 import pickle
 import sys
 import threading
@@ -26,19 +24,12 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 from cloudpickle import cloudpickle as registry
-from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
 
+from keras_mpseq.arrays import SHARED_FROM, Reducer
 from keras_mpseq.diagnosis import refusal
 
-SHARED_FROM = 1 << 20
-"""Bytes from which an array goes out of band: below, a segment of its own costs more than copying the bytes."""
 _BLOCK = 1 << 20
 """Bytes compared at a time: in the cache with their result (10 GB/s; 4 GB/s at 16 KiB), and an early end is early."""
-_BY_ELEMENT = 0x01 | 0x02
-"""Flags of dtypes whose elements are references (NPY_ITEM_REFCOUNT, NPY_LIST_PICKLE): bytes mean nothing elsewhere."""
-
-Array = NDArray[Any]
 
 
 class Packed(NamedTuple):
@@ -123,24 +114,33 @@ def reusable(new: Sequence[memoryview], old: Sequence[memoryview]) -> tuple[int 
 # --- pickling ---------------------------------------------------------------------------------------
 
 
+def _reduce_cached_property(value: functools.cached_property[Any]) -> Any:
+    # Until Python 3.11 it holds a lock, which nobody can send.
+    return functools.cached_property, (value.func,), {"attrname": value.attrname}
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's pickler, with its own ways for arrays and for modules that exist in this process only."""
 
+    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({functools.cached_property: _reduce_cached_property})
+
     def __init__(self, out: Any, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
         super().__init__(out, protocol=5, buffer_callback=keep)
-        self._blocks: dict[tuple[int, int], _Block] = {}
-        self._maps: dict[int, tuple[Array, _Map | None]] = {}
-        self._open: set[tuple[int, int]] | None = None
+        self._arrays = Reducer()
 
     def reducer_override(self, value: Any) -> Any:
         """Return how to rebuild *value*, or NotImplemented for the usual way (called by pickle)."""
         if issubclass(type(value), np.ndarray):
-            return self._reduce_array(value)
-        if isinstance(value, (type, types.FunctionType, types.ModuleType)):
-            module = _lost_module(value)
-            if module is not None:
-                return self._reduce_by_value(value, module)
-        return super().reducer_override(value)
+            return self._arrays.reduce(value)
+        if not isinstance(value, (type, types.FunctionType, types.ModuleType)):
+            return super().reducer_override(value)
+        module = _lost_module(value)
+        reduced = super().reducer_override(value) if module is None else self._reduce_by_value(value, module)
+        if isinstance(value, type) and isinstance(reduced, tuple) and len(reduced) > 2:
+            # copyreg notes this in a class when the first object is pickled; sent, it would make the second pack of
+            # an unchanged sequence differ from the first.
+            reduced[2][0].pop("__slotnames__", None)
+        return reduced
 
     def _reduce_by_value(self, value: Any, module: types.ModuleType) -> Any:
         # The registry belongs to the process, and other users of cloudpickle rely on it: ours for this call only.
@@ -155,190 +155,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             finally:
                 if ours:
                     cloudpickle.unregister_pickle_by_value(module)
-
-    def _reduce_array(self, value: Array) -> Any:
-        kind: type[Array] = type(value)
-        if kind is np.ma.MaskedArray:
-            return _reduce_masked(value) if np.ndarray.view(value, np.ndarray).nbytes >= SHARED_FROM else NotImplemented
-        if not _pickles_as_array(kind) or value.dtype.flags & _BY_ELEMENT:
-            return NotImplemented
-        array = np.ndarray.view(value, np.ndarray)  # Subclasses may redefine what is used below.
-        root = _memmap_of(array)
-        file = self._map(root) if root is not None and array.size else None
-        if file is not None:
-            low, nbytes = _extent(array)
-            low -= _address(file.root)
-            if 0 <= low and low + nbytes <= file.root.nbytes:
-                return _over_map, (file, kind, array.dtype, array.shape, array.strides, low + _lead(array))
-        if issubclass(kind, np.memmap):
-            kind = np.ndarray
-        if array.nbytes >= SHARED_FROM:
-            return self._reduce_large(array, kind)
-        return NotImplemented if kind is type(value) else array.__reduce_ex__(5)
-
-    def _reduce_large(self, array: Array, kind: type[Array]) -> Any:
-        low, nbytes = _extent(array)
-        if nbytes > array.nbytes:
-            # Gaps, as in x[::2]. Without them the memory goes as it is, in whatever order of axes it lies; overlapping
-            # windows and broadcast arrays then stay as small as they are.
-            array = array.copy(order="K")
-            low, nbytes = _extent(array)
-        block = self._blocks.setdefault((low, nbytes), _Block(array, low, nbytes))
-        return _over_block, (block, kind, array.dtype, array.shape, array.strides, _lead(array))
-
-    def _map(self, root: np.memmap[Any, Any]) -> _Map | None:
-        """Return the file behind *root*, or None if a worker would not find the same bytes there."""
-        if id(root) not in self._maps:
-            if self._open is None:
-                self._open = _open_files()
-            self._maps[id(root)] = root, _Map(root) if _is_as_mapped(root, self._open) else None
-        return self._maps[id(root)][1]
-
-
-class _Block:
-    """A stretch of memory, one for all arrays over it: pickle keeps one object one."""
-
-    def __init__(self, owner: Array, address: int, nbytes: int) -> None:
-        self._owner = owner
-        self.__array_interface__ = {
-            "version": 3,
-            "typestr": "|u1",
-            "shape": (nbytes,),
-            "data": (address, not owner.flags.writeable),
-        }
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return memoryview, (pickle.PickleBuffer(np.asarray(self)),)
-
-
-class _Map:
-    """A mapped file, one for all arrays over it."""
-
-    def __init__(self, root: np.memmap[Any, Any]) -> None:
-        self.root = root
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Never "r+" or "w+": workers do not write, and "w+" would empty the file.
-        path = os.path.abspath(str(self.root.filename))
-        return np.memmap, (path, np.uint8, "r", self.root.offset, (self.root.nbytes,))
-
-
-def _over_block(
-    block: memoryview,
-    kind: type[Array],
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    offset: int,
-) -> Array:
-    return np.ndarray.__new__(kind, shape, dtype, block, offset, strides)
-
-
-def _over_map(
-    file: np.memmap[Any, Any],
-    kind: type[Array],
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    offset: int,
-) -> Array:
-    array: Array = np.ndarray(shape, dtype, file, offset, strides)
-    if kind is not np.ndarray:
-        array = array.view(kind)
-        array.__array_finalize__(file)  # Gives a memmap its file name, offset and mode.
-    return array
-
-
-def _reduce_masked(array: np.ma.MaskedArray[Any, Any]) -> Any:
-    # np.ma copies data and mask into the pickle; here both go the way of arrays.
-    fill = array._fill_value  # type: ignore[attr-defined]
-    fields = (array.data, array.mask, None, False, True, 0, fill, True, array.hardmask)
-    return np.ma.MaskedArray, fields
-
-
-# --- arrays -----------------------------------------------------------------------------------------
-
-
-def _is_small(buffer: pickle.PickleBuffer) -> bool:
-    return buffer.raw().nbytes < SHARED_FROM
-
-
-def _pickles_as_array(kind: type[Array]) -> bool:
-    """Tell whether pickling sees only the array in a *kind*: no pickling hooks of its own."""
-    hooks = ("__reduce__", "__reduce_ex__", "__setstate__")
-    return kind is np.ndarray or (
-        all(getattr(kind, hook) is getattr(np.ndarray, hook) for hook in hooks) and kind not in copyreg.dispatch_table
-    )
-
-
-def _address(array: Array) -> int:
-    address: int = np.ndarray.view(array, np.ndarray).__array_interface__["data"][0]
-    return address
-
-
-def _lead(array: Array) -> int:
-    """Return how many bytes of the array's memory lie before its element [0, 0, …]."""
-    return -sum(min(0, (n - 1) * step) for n, step in zip(array.shape, array.strides, strict=True))
-
-
-def _extent(array: Array) -> tuple[int, int]:
-    """Return the lowest address of the elements of a non-empty array, and how many bytes they span."""
-    span = sum((n - 1) * abs(step) for n, step in zip(array.shape, array.strides, strict=True))
-    return _address(array) - _lead(array), span + array.itemsize
-
-
-_STRIDED: type = type(as_strided(np.zeros(1)).base)
-"""What NumPy's as_strided and sliding_window_view put between a view and its base."""
-
-
-def _memmap_of(array: Array) -> np.memmap[Any, Any] | None:
-    """Return the memmap that maps the memory of *array*, if there is one: only its `offset` is right, not a slice's."""
-    owner: Any = array
-    root: Any = None
-    while not isinstance(owner, mmap.mmap):
-        if issubclass(type(owner), np.ndarray):
-            root, owner = owner, owner.base
-        elif type(owner) is memoryview:
-            owner = owner.obj
-        elif type(owner) is _STRIDED:
-            owner = owner.base
-        else:
-            return None
-    return root if isinstance(root, np.memmap) else None
-
-
-def _is_as_mapped(root: np.memmap[Any, Any], open_files: set[tuple[int, int]]) -> bool:
-    """Tell whether the file's name still leads to what was mapped, and the mapping to what is in the file."""
-    mapping: Any = root.base
-    nbytes = mapping.size()
-    if nbytes < root.offset + root.nbytes:
-        # Reading on would end this process with SIGBUS.
-        raise ValueError(f"the file {root.filename} has shrunk to {nbytes} bytes since it was mapped")
-    # With "c" the array's changes are private to this process.
-    if root.filename is None or root.mode not in ("r", "r+", "w+"):
-        return False
-    try:
-        found = os.stat(root.filename)
-    except OSError:
-        return False
-    # A mapping holds a descriptor of its file: if the name leads to none that is open, the file was replaced.
-    return found.st_size == nbytes and (not open_files or (found.st_dev, found.st_ino) in open_files)
-
-
-def _open_files() -> set[tuple[int, int]]:
-    """Return device and inode of every open descriptor; empty where the system does not list them."""
-    found = set()
-    try:
-        names = os.listdir("/dev/fd")  # noqa: PTH208
-    except OSError:
-        return set()
-    for name in names:
-        try:
-            status = os.fstat(int(name))
-        except OSError:  # The descriptor of the listing itself.
-            continue
-        found.add((status.st_dev, status.st_ino))
-    return found
 
 
 # --- modules that a fresh process cannot import -----------------------------------------------------
@@ -379,6 +195,10 @@ def _is_lost(name: str) -> bool:
 
 
 # --- for the diagnosis ------------------------------------------------------------------------------
+
+
+def _is_small(buffer: pickle.PickleBuffer) -> bool:
+    return buffer.raw().nbytes < SHARED_FROM
 
 
 class _Nowhere:

@@ -235,7 +235,7 @@ class Pool:
         with self._turn:
             self._check_open()
             self._collect()
-            if not run.wanted:
+            if not run.wanted and not run.answers:  # An error may have come before it was asked for.
                 run.wanted = True
                 self._feed(Wanted(run.number))
             while not run.answers:

@@ -1,0 +1,386 @@
+"""Broken schedulers, each with a bug that a real loader had or could have; the tests must notice every one.
+
+A mutant is a replacement in the source of the scheduler's modules. What it is run against is
+`test_scheduler.py`: first the examples, and then, whatever they say, the state machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+import keras_mpseq.scheduler
+from tests import test_scheduler
+
+MODULES = ("ledger", "dealing", "scheduler")
+"""In the order of their imports."""
+FOLDER = Path(keras_mpseq.scheduler.__file__).parent
+# No shrinking and no memory of earlier runs: one failure is enough, and the same ones in every run.
+HUNT = settings(
+    test_scheduler.PLAY_SETTINGS,
+    max_examples=400,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+)
+
+
+class Mutant(NamedTuple):
+    bug: str
+    module: str
+    old: str
+    new: str
+    rare: bool = False
+    """Too rare a state for the bounded state machine; the examples have to find it."""
+
+
+MUTANTS = [
+    Mutant(
+        "a lost task's slot is free while it waits to be sent again",
+        "scheduler",
+        "                self._again.append(job)\n",
+        "                self._again.append(job)\n                self._slots.free.append(job.task.slot)\n",
+    ),
+    Mutant(
+        "the end of an epoch frees slots that the consumer holds",
+        "scheduler",
+        "            self._forget(run)\n            self._actions.append(Finish(run.number))\n",
+        "            self._forget(run)\n            self._actions.append(Finish(run.number))\n"
+        "            for slot in list(self._slots.leased):\n                self._slots.release(slot)\n",
+    ),
+    Mutant(
+        "the end of an epoch waits for slots that the consumer holds",
+        "scheduler",
+        "elif run.delivered == run.order.size:",
+        "elif run.delivered == run.order.size and not self._slots.leased:",
+    ),
+    Mutant(
+        "a batch of an abandoned epoch is kept as if somebody wanted it",
+        "scheduler",
+        "        if run.live:\n            for position, outcome in zip(",
+        "        if len(outcomes) == len(positions):\n            for position, outcome in zip(",
+    ),
+    Mutant(
+        "a message of an abandoned epoch does not free its slot",
+        "scheduler",
+        "        if not job.inside:\n            self._slots.give_back(job)\n        self._answer(run)\n",
+        "        if not job.inside and run.live:\n            self._slots.give_back(job)\n        self._answer(run)\n",
+    ),
+    Mutant(
+        "abandoning an epoch frees slots into which workers still write",
+        "scheduler",
+        "            if job.worker is None:\n                self._slots.give_back(job)\n",
+        "            self._slots.give_back(job)\n",
+    ),
+    Mutant(
+        "abandoning an epoch loses the slots of tasks that wait to be sent again",
+        "scheduler",
+        "            if job.worker is None:\n                self._slots.give_back(job)\n",
+        "            if job.inside:\n                self._slots.give_back(job)\n",
+    ),
+    Mutant(
+        "abandoning an epoch leaves its lost tasks to be sent again",
+        "scheduler",
+        "        self._again = [job for job in self._again if job.run is not run]\n",
+        "",
+    ),
+    Mutant(
+        "workers are not told that an epoch was abandoned",
+        "scheduler",
+        "            self._actions.append(Cancel(run.number))\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "queued tasks are charged for a death",
+        "scheduler",
+        "        if jobs and jobs[0].run.live:\n            self._blame(jobs[0], number, cause, done)\n",
+        "        for job in (j for j in jobs if j.run.live):\n            self._blame(job, number, cause, done)\n",
+    ),
+    Mutant(
+        "the first batch of a chunk is charged, whichever was being built",
+        "scheduler",
+        "        at = min(done, len(task.positions) - 1)\n",
+        "        at = 0\n",
+    ),
+    Mutant(
+        "a position may lose one worker more than allowed",
+        "scheduler",
+        "        if losses >= self._attempts:\n",
+        "        if losses > self._attempts:\n",
+    ),
+    Mutant(
+        "the rest of a chunk is dropped with the position that is given up",
+        "scheduler",
+        "                positions=task.positions[:at] + task.positions[at + 1 :],\n"
+        "                indices=task.indices[:at] + task.indices[at + 1 :],\n",
+        "                positions=task.positions[:at],\n                indices=task.indices[:at],\n",
+    ),
+    Mutant(
+        "the loss of a position is not told to the consumer that waits for it",
+        "scheduler",
+        "            run.keep(position, Lost(worker, losses, cause))\n            self._answer(run)\n",
+        "            run.keep(position, Lost(worker, losses, cause))\n",
+    ),
+    Mutant(
+        "lost tasks are sent again in the wrong order",
+        "scheduler",
+        "sorted(self._again, key=lambda job: job.task.positions)",
+        "sorted(self._again, key=lambda job: job.task.positions, reverse=True)",
+    ),
+    Mutant(
+        "lost tasks go to any worker, whoever owns them",
+        "scheduler",
+        "self._workers.least_loaded(job.run.order.owner(job.task.positions[0]))",
+        "self._workers.least_loaded(None)",
+    ),
+    Mutant(
+        "leases are granted up to the last slot",
+        "scheduler",
+        "rest >= len(self._workers.all) + 1",
+        "rest >= 0",
+    ),
+    Mutant(
+        "one lease too many is granted",
+        "scheduler",
+        "rest >= len(self._workers.all) + 1",
+        "rest >= len(self._workers.all)",
+    ),
+    Mutant(
+        "a slot with several batches is leased with the first of them",
+        "scheduler",
+        "len(job.task.positions) == 1 and outcome.nbytes",
+        "outcome.nbytes",
+    ),
+    Mutant(
+        "a slot with several batches is free with the first of them",
+        "scheduler",
+        "            job.inside.remove(position)\n            if not job.inside:\n",
+        "            job.inside.clear()\n            if not job.inside:\n",
+    ),
+    Mutant(
+        "a run that is wanted waits for ever for a slot that another run holds",
+        "scheduler",
+        "                if deal is None or not self._copy_out():\n                    return\n",
+        "                return\n",
+    ),
+    Mutant(
+        "a slot is taken from another run with batches still in it",
+        "scheduler",
+        "        for position in sorted(job.inside):\n",
+        "        for position in sorted(job.inside)[:1]:\n",
+    ),
+    Mutant(
+        "an answered consumer still counts as waiting, and is answered again",
+        "scheduler",
+        "        run.wanted = False\n        run.delivered += 1\n",
+        "        run.delivered += 1\n",
+    ),
+    Mutant(
+        "a consumer that waits is not answered when its batch is built",
+        "scheduler",
+        "            self._slots.give_back(job)\n        self._answer(run)\n",
+        "            self._slots.give_back(job)\n",
+    ),
+    Mutant(
+        "workers that die at start are replaced for ever",
+        "scheduler",
+        "            self._start_losses += 1\n",
+        "",
+    ),
+    Mutant(
+        "losses at start that are not in a row end all epochs",
+        "scheduler",
+        "state = WorkerState.READY\n                self._start_losses = 0\n",
+        "state = WorkerState.READY\n",
+    ),
+    Mutant(
+        "a worker that was given up is never started again",
+        "scheduler",
+        "                worker.state = WorkerState.ABSENT\n                self._give_up(",
+        "                self._give_up(",
+    ),
+    Mutant(
+        "user code that fails at start ends one epoch only",
+        "scheduler",
+        "        for run in list(self._runs.values()):\n            self._actions.append(GiveUp(",
+        "        for run in list(self._runs.values())[:1]:\n            self._actions.append(GiveUp(",
+    ),
+    Mutant(
+        "batches are delivered in the order of completion",
+        "ledger",
+        "        if self.order.ordered:\n            return self.delivered if self.delivered in self.ready else None\n",
+        "",
+    ),
+    Mutant(
+        "unordered batches wait for each other",
+        "ledger",
+        "        return next(iter(self.ready), None)\n",
+        "        return self.delivered if self.delivered in self.ready else None\n",
+    ),
+    Mutant(
+        "a chunk runs past the end of the epoch",
+        "ledger",
+        "end = position + count if size is None else min(position + count, size)",
+        "end = position + count",
+    ),
+    Mutant(
+        "positions that were passed over are forgotten",
+        "ledger",
+        "        self.heads[owner] = self.order.next_of(owner, end)\n",
+        "        self.heads[owner] = self.order.next_of(owner, max(end, self.frontier))\n",
+    ),
+    Mutant(
+        "a worker is given more tasks than it may hold",
+        "ledger",
+        "len(worker.jobs) < self.depth",
+        "len(worker.jobs) <= self.depth",
+    ),
+    Mutant(
+        "tasks are given to workers that are not ready",
+        "ledger",
+        "worker.state is WorkerState.READY and len(",
+        "worker.state is not WorkerState.ABSENT and len(",
+    ),
+    Mutant(
+        "a slot that the consumer lets go of is never used again",
+        "ledger",
+        "        self.leased.remove(slot)\n        self.free.append(slot)\n",
+        "        self.leased.remove(slot)\n",
+    ),
+    Mutant(
+        "new slots take the numbers of old ones",
+        "ledger",
+        "reversed(range(self.total, self.total + count))",
+        "reversed(range(count))",
+    ),
+    Mutant(
+        "later positions take the last slot from an owner that is busy",
+        "dealing",
+        "run.passes(deal.position) < spare",
+        "True",
+    ),
+    Mutant(
+        "another run takes the slot that is reserved for an owner that is busy",
+        "dealing",
+        "spare = len(slots.free) - sum(run.passed for run in runs)",
+        "spare = len(slots.free)",
+    ),
+    Mutant(
+        "a slot is reserved for a position that has been dealt",
+        "ledger",
+        "        if position < self.frontier:\n            self.passed -= 1\n",
+        "        if position < self.frontier:\n            pass\n",
+    ),
+    Mutant(
+        "failures pile up in memory behind a slow batch",
+        "dealing",
+        "position is not None and (run.kept < slots.total or position == run.delivered)",
+        "position is not None",
+        rare=True,
+    ),
+    Mutant(
+        "the position that delivery waits for is held back by failures behind it",
+        "dealing",
+        "(run.kept < slots.total or position == run.delivered)",
+        "run.kept < slots.total",
+        rare=True,
+    ),
+    Mutant(
+        "a run that nobody consumes hoards copies",
+        "dealing",
+        "key=lambda run: (run.held, not run.wanted)",
+        "key=lambda run: (run.slots, not run.wanted)",
+    ),
+    Mutant(
+        "the oldest run takes all slots",
+        "dealing",
+        "in sorted(runs, key=lambda run: (run.held, not run.wanted))",
+        "in runs",
+    ),
+    Mutant(
+        "unordered blocks are built one after the other",
+        "dealing",
+        "key = (position, load) if run.order.ordered else (load, position)",
+        "key = (position, load)",
+    ),
+    Mutant(
+        "owners of ordered positions are served by load, and the first position waits",
+        "dealing",
+        "key = (position, load) if run.order.ordered else (load, position)",
+        "key = (load, position)",
+    ),
+]
+
+
+def load(mutant: Mutant | None) -> Any:
+    """Return the Scheduler class of fresh, mutated modules."""
+    sources = {name: (FOLDER / f"{name}.py").read_text() for name in MODULES}
+    if mutant is not None:
+        assert sources[mutant.module].count(mutant.old) == 1, f"not there, or not once: {mutant.old!r}"
+        sources[mutant.module] = sources[mutant.module].replace(mutant.old, mutant.new)
+    names = [f"keras_mpseq.{name}" for name in MODULES]
+    originals = {name: sys.modules.get(name) for name in names}
+    try:
+        for name, source in zip(names, sources.values(), strict=True):
+            module = sys.modules[name] = ModuleType(name)
+            exec(compile(source, name, "exec"), vars(module))
+        return sys.modules["keras_mpseq.scheduler"].Scheduler
+    finally:
+        for name, original in originals.items():
+            if original is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = original
+
+
+@contextmanager
+def put_in_place(scheduler: Any) -> Iterator[None]:
+    original = test_scheduler.Scheduler
+    test_scheduler.Scheduler = scheduler  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        test_scheduler.Scheduler = original  # type: ignore[misc]
+
+
+def examples() -> Iterator[Callable[[], None]]:
+    for name, function in vars(test_scheduler).items():
+        if name.startswith("test_") and name != "test_rules_hold_whatever_happens":
+            yield function
+
+
+def notice(*tests: Callable[[], None]) -> bool:
+    """Tell whether one of *tests* fails, by whatever exception."""
+    for test in tests:
+        try:
+            test()
+        except (Exception, pytest.fail.Exception):
+            return True
+    return False
+
+
+def play() -> None:
+    run_state_machine_as_test(test_scheduler.Play, settings=HUNT)
+
+
+@pytest.mark.slow
+def test_the_scheduler_as_it_is_passes() -> None:
+    with put_in_place(load(None)):
+        assert not notice(*examples(), play)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))
+def test_mutant_is_noticed(mutant: Mutant) -> None:
+    with put_in_place(load(mutant)):
+        assert notice(*examples()), f"no example notices that {mutant.bug}"
+        assert mutant.rare or notice(play), f"the state machine does not notice that {mutant.bug}"
