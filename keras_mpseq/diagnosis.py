@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from keras_mpseq.errors import PayloadError
 
 _MOST = 10
@@ -144,6 +146,8 @@ def _taken_apart(path: str, value: Any, reduce: Reduce) -> Iterator[Member]:
         yield Member(f"{path}.__func__", value.__func__)
     elif kind is types.CellType:
         yield Member(path, value.cell_contents)
+    elif kind is np.ndarray and value.dtype == object:
+        yield from (Member(f"{path}.flat[{at}]", part) for at, part in enumerate(value.ravel().tolist()))
     elif kind is functools.partial:
         yield from (Member(f"{path}.{name}", getattr(value, name)) for name in ("func", "args", "keywords", "__dict__"))
     else:
@@ -157,10 +161,10 @@ def _reduced(
 ) -> Iterator[Member]:
     if make is copyreg.__newobj__ or make is copyreg.__newobj_ex__:  # type: ignore[attr-defined]
         yield Member(f"type({path})", args[0])
-        args = args[1:]
+        yield from (Member(f"{path}.__getnewargs__()[{at}]", part) for at, part in enumerate(args[1:]))
     else:
         yield Member(f"{path}.__reduce__()[0]", make)
-    yield from (Member(f"{path}.__reduce__()[1][{at}]", part) for at, part in enumerate(args))
+        yield from (Member(f"{path}.__reduce__()[1][{at}]", part) for at, part in enumerate(args))
     # A pair of dictionaries: __dict__ and __slots__, or what cloudpickle keeps of a function or class.
     for names in state if isinstance(state, tuple) and len(state) == 2 else (state,):
         if isinstance(names, dict):

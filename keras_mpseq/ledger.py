@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from keras_mpseq.messages import Outcome, Task
-from keras_mpseq.order import Order
+
+if TYPE_CHECKING:
+    from keras_mpseq.order import Order
 
 
 class WorkerState(Enum):

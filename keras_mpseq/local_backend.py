@@ -52,7 +52,8 @@ class LocalBackend:
             threads = self._launcher.start()
             if threads != 1:
                 log.info(
-                    "Loading the sequence started %d threads: workers are spawned, which takes longer than forking.",
+                    "Loading the sequence starts threads (%d), which forbids forking: workers are spawned, which takes "
+                    "longer.",
                     threads - 1,
                 )
                 self._launcher = SpawnLauncher(self._setup, self._fds, self._selector)

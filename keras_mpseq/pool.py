@@ -71,7 +71,7 @@ from keras_mpseq.messages import (
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
-from keras_mpseq.slots import Slot, aligned, anonymous_file
+from keras_mpseq.slots import SLOT_HEAD, Slot, anonymous_file, whole_pages
 from keras_mpseq.versions import Versions
 
 _DEPTH = 2
@@ -436,8 +436,7 @@ class Pool:
     def _size_slots(self, nbytes: int) -> None:
         """Give as many slots as `max_bytes` allows for batches as large as the first."""
         self._sized = True
-        need = aligned(nbytes) + aligned(1)
-        count = max(1, min(len(self._slots), self.options.max_bytes // need))
+        count = max(1, min(len(self._slots), self.options.max_bytes // whole_pages(SLOT_HEAD + nbytes)))
         self._room = self.options.max_bytes // count
         self._feed(SlotsAdded(count - 1))
 
@@ -520,7 +519,7 @@ class Pool:
                 bytes_pickled=self._versions.nbytes_pickled,
                 bytes_shared=self._versions.nbytes_shared,
                 slots=len(self._slots),
-                bytes_slots=sum(slot.capacity for slot in self._slots),
+                bytes_slots=sum(slot.nbytes for slot in self._slots),
             )
 
     def _check_open(self) -> None:

@@ -17,6 +17,7 @@ keep it from becoming a deadlock:
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from keras_mpseq.dealing import next_deal, starving_deal, victim
 from keras_mpseq.ledger import Job, Run, SlotCounts, Slots, Workers, WorkerState
@@ -45,7 +46,9 @@ from keras_mpseq.messages import (
     WorkerLost,
     WorkerReady,
 )
-from keras_mpseq.order import Order
+
+if TYPE_CHECKING:
+    from keras_mpseq.order import Order
 
 
 class Scheduler:

@@ -27,7 +27,7 @@ from keras_mpseq.messages import Leaf
 
 ALIGNMENT = 64
 """Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
-_HEAD = ALIGNMENT
+SLOT_HEAD = ALIGNMENT
 """A slot begins with one aligned word: how many batches of the task are finished."""
 
 
@@ -62,6 +62,11 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
+def whole_pages(nbytes: int) -> int:
+    """Round *nbytes* up to whole pages of memory."""
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 class Slot:
     """One process's view of a slot. Owns its descriptor; mappings live as long as arrays over them."""
 
@@ -70,7 +75,7 @@ class Slot:
         self.capacity = 0
         """Bytes that this process has mapped."""
         self._maps: list[NDArray[np.uint8]] = []
-        self._end = _HEAD
+        self._end = SLOT_HEAD
         self._room = 0
         self.remap()
 
@@ -87,10 +92,10 @@ class Slot:
         """Start a task: nothing is finished, the slot is empty and may grow to *room* bytes."""
         self.remap()  # Other workers may have let it grow; ftruncate from an old size would shrink it under them.
         del self._maps[:-1]
-        self._end = _HEAD
+        self._end = SLOT_HEAD
         self._room = room
         if not self.capacity:
-            self._grow(_HEAD)
+            self._grow(SLOT_HEAD)
         self.progress = 0
 
     @property
@@ -119,15 +124,15 @@ class Slot:
         return self._maps[-1][start : start + nbytes].view(kind).reshape(shape)
 
     def _grow(self, nbytes: int) -> None:
-        if nbytes > self._room:
+        need = whole_pages(nbytes)
+        if need > self._room:
             raise SlotTooSmallError(
-                f"The batch needs {nbytes:,} bytes of shared memory and max_bytes leaves {self._room:,} for one batch",
+                f"The batch needs {need:,} bytes of shared memory and max_bytes leaves {self._room:,} for one batch",
                 remedy="Raise max_bytes, or lower workers, prefetch or the batch size.",
             )
         # Twice as large as before, so that a batch built piece by piece does not remap for each piece: pages
         # that nobody touches cost nothing.
-        size = max(nbytes, min(2 * self.capacity, self._room))
-        os.ftruncate(self.fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        os.ftruncate(self.fd, max(need, whole_pages(min(2 * self.capacity, self._room - mmap.PAGESIZE))))
         self.remap()
 
     def locate(self, array: NDArray[Any]) -> int | None:
@@ -181,6 +186,11 @@ class Slot:
         # Older, shorter mappings live on while arrays are over them.
         del self._maps[:-1]
         return self._maps[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the slot has grown to, in whichever process."""
+        return os.fstat(self.fd).st_size
 
     def close(self) -> None:
         """Give up the descriptor; leased arrays keep their mapping."""

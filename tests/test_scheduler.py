@@ -354,6 +354,10 @@ class Referee:
                 if other.next_of(worker) is not None and other.kept < len(self.slots) and not other.order.partitioned:
                     mine, theirs = self._held(run), self._held(other)
                     assert (mine, not run.wanted) <= (theirs, not other.wanted), "not the run that holds least"
+        if run.order.partitioned and not run.order.ordered and run.kept < len(self.slots):
+            others = [w for w in self._with_time() if run.next_of(w) is not None]
+            loads = {w: len(self.tasks[w]) for w in others}
+            assert loads[worker] == min(loads.values()), "not the least loaded owner"
         run.dealt |= set(task.positions)
         self.slots[task.slot] = "working"
         self.inside[task.slot] = run.number, set(task.positions)
@@ -915,11 +919,16 @@ def test_with_one_slot_runs_take_turns() -> None:
     assert all(run.delivered == [0, 1, 2, 3, 4] for run in play.runs.values())
 
 
-def test_a_run_that_nobody_consumes_does_not_hoard_copies() -> None:
-    play = Referee(workers=2, slots=4)
-    play.start(order_of(100), order_of(100))
-    play.drive(1)
-    print(play.runs[0])
+def test_copies_count_as_held() -> None:
+    play = Referee(workers=1, depth=3, slots=2)
+    play.start(order_of(9))
+    play.build(0)
+    play.build(0)
+    play.feed(RunStarted(1, order_of(9)), Wanted(1))  # run 0 keeps 0 in a slot and 1 as a copy
+    play.build(0)  # run 1 is at position 1
+    (send,) = play.feed(SlotsAdded(1))
+    assert isinstance(send, Send)
+    assert (send.task.run, send.task.positions) == (1, (2,))
 
 
 def test_failures_do_not_pile_up_behind_a_slow_batch() -> None:

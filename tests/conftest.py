@@ -1,0 +1,258 @@
+"""What all tests share: nothing may be left behind, and scripts that run in processes of their own.
+
+The leak fixture looks at this process before and after every test: descendants (orphans of descendants and zombies
+included), descriptors of the kinds that the package uses, names in /dev/shm, Python threads, and module-level switches.
+It gives what is on its way out some seconds, then fails with the list. It ends only processes that it can prove to be
+ours: descendants whose command line starts our children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PATIENCE_S = 5.0
+"""For processes to end and for finalizers to run, and the issue's own limit for orphans."""
+SCRIPT_S = 60.0
+"""For a script to say the next line or to end; reached only by a hang."""
+_OUR_CHILD = "keras_mpseq.process"
+_OUR_FDS = ("pipe:", "socket:", "/memfd:", "anon_inode:[pidfd]", "anon_inode:[eventpoll]")
+_PR_SET_CHILD_SUBREAPER = 36
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Become the parent of orphans, so that a worker that lost its template is still found among our descendants."""
+    del config
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Note whether the test failed: its traceback then keeps its pools alive, which is no leak."""
+    report = yield
+    if call.when == "call":
+        item.stash[_failed] = report.failed
+    return report
+
+
+# --- leaks ------------------------------------------------------------------------------------------
+
+
+class Census(NamedTuple):
+    """What this process holds of what could leak."""
+
+    processes: frozenset[psutil.Process]
+    fds: Counter[str]
+    shm: frozenset[str]
+    threads: frozenset[threading.Thread]
+
+    @classmethod
+    def taken(cls) -> Census:
+        """Count now."""
+        return cls(
+            frozenset(psutil.Process().children(recursive=True)),
+            Counter(target for target in open_targets() if target.startswith(_OUR_FDS)),
+            frozenset(name for name in os.listdir("/dev/shm") if name.startswith("keras_mpseq")),
+            # TensorFlow's own threads look like dummies as soon as Python code runs in them.
+            frozenset(t for t in threading.enumerate() if not isinstance(t, threading._DummyThread)),
+        )
+
+    def beyond(self, before: Census) -> list[str]:
+        """Return a line for each thing that was not there *before*."""
+        return [
+            *[f"process {described(process)}" for process in sorted(self.processes - before.processes, key=_pid)],
+            *[f"{count} x {target}" for target, count in sorted((self.fds - before.fds).items())],
+            *[f"/dev/shm/{name}" for name in sorted(self.shm - before.shm)],
+            *[f"thread {thread.name}" for thread in self.threads - before.threads],
+        ]
+
+
+def open_targets() -> list[str]:
+    """Return what each descriptor of this process refers to."""
+    targets = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # The descriptor of the listing itself.
+            targets.append(os.readlink(f"/proc/self/fd/{name}"))
+    return targets
+
+
+def described(process: psutil.Process) -> str:
+    """Return pid, state and command line."""
+    try:
+        return f"{process.pid} ({process.status()}): {' '.join(process.cmdline())[:300]}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid} (gone)"
+
+
+def _pid(process: psutil.Process) -> int:
+    return process.pid
+
+
+def _end_ours(processes: frozenset[psutil.Process]) -> None:
+    ours = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if _OUR_CHILD in " ".join(process.cmdline()):
+                process.kill()
+                ours.append(process)
+    psutil.wait_procs(ours, PATIENCE_S)
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail when the test leaves a process, descriptor, name or thread behind."""
+    gc.collect()
+    before = Census.taken()
+    yield
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        gc.collect()
+        left = Census.taken()
+        leaks = left.beyond(before)
+        if not leaks or time.monotonic() > deadline:
+            break
+        # Also reaps what ended: orphans become our children, and nobody else waits for those.
+        psutil.wait_procs(left.processes - before.processes, 0.1)
+    _end_ours(left.processes - before.processes)
+    if leaks and not request.node.stash.get(_failed, False):
+        pytest.fail("The test left behind:\n" + "\n".join(leaks), pytrace=False)
+
+
+# --- scripts in processes of their own --------------------------------------------------------------
+
+
+class Script:
+    """A Python program in a process group of its own, whose output is read line by line."""
+
+    def __init__(self, arguments: Sequence[str], cwd: Path, stdin: str = "") -> None:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }
+        # Coverage of subprocesses, where it is on, writes to stderr when a process is killed.
+        environment.pop("COVERAGE_PROCESS_START", None)
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(stdin)
+        self.process.stdin.close()
+        self.process.stdin = None
+
+    def line(self) -> str:
+        """Return the next line of the script's stdout; "" at its end."""
+        assert self.process.stdout is not None
+        with _alarm(f"The script said nothing for {SCRIPT_S:g} s."):
+            return self.process.stdout.readline().rstrip("\n")
+
+    def wait_for(self, text: str) -> None:
+        """Read until the line *text*."""
+        seen = []
+        while (line := self.line()) != text:
+            seen.append(line)
+            if not line:
+                _, errors = self.process.communicate(timeout=SCRIPT_S)
+                pytest.fail(f"The script ended before it said {text!r}. It said {seen}; stderr:\n{errors}")
+
+    def descendants(self) -> list[psutil.Process]:
+        """Return its children, and theirs."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def ended(self) -> tuple[int, str, str]:
+        """Wait for the end; return exit status, the rest of stdout, and stderr."""
+        out, errors = self.process.communicate(timeout=SCRIPT_S)
+        return self.process.returncode, out, errors
+
+    def end(self) -> None:
+        """Kill it, if it runs still."""
+        self.process.kill()
+        self.process.communicate(timeout=SCRIPT_S)
+
+
+@contextlib.contextmanager
+def _alarm(message: str) -> Iterator[None]:
+    def ring(*_: Any) -> None:
+        raise TimeoutError(message)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SCRIPT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Scripts:
+    """Starts scripts and ends them with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[Script] = []
+
+    def start(self, source: str, *arguments: object) -> Script:
+        """Start *source* as a file."""
+        path = self._folder / f"script_{len(self._started)}.py"
+        path.write_text(source)
+        return self.start_python([str(path), *map(str, arguments)])
+
+    def start_python(self, arguments: Sequence[str], stdin: str = "") -> Script:
+        """Start the interpreter."""
+        script = Script(arguments, self._folder, stdin)
+        self._started.append(script)
+        return script
+
+    def run(self, source: str, *arguments: object) -> str:
+        """Run *source* as a file to its good and silent end; return its stdout."""
+        return self.checked(self.start(source, *arguments))
+
+    def run_python(self, arguments: Sequence[str], stdin: str = "") -> str:
+        """Run the interpreter to its good and silent end; return its stdout."""
+        return self.checked(self.start_python(arguments, stdin))
+
+    @staticmethod
+    def checked(script: Script) -> str:
+        """Wait for the good and silent end; return the rest of stdout."""
+        status, out, errors = script.ended()
+        assert (status, errors) == (0, ""), f"exit status {status}, stdout {out!r}, stderr:\n{errors}"
+        return out
+
+    def end(self) -> None:
+        """End what still runs."""
+        for script in self._started:
+            script.end()
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Iterator[Scripts]:
+    """Run programs in a folder of their own."""
+    started = Scripts(tmp_path)
+    yield started
+    started.end()
