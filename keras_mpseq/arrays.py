@@ -6,7 +6,9 @@ and memory order come back as they were. Views of the same memory or the same fi
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
+import importlib
 import mmap
 import os
 import pickle
@@ -15,6 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+
+# NumPy 2 says that recarray lives there, but loads it late; until then cloudpickle takes recarray for a made-up class.
+with contextlib.suppress(ImportError):
+    importlib.import_module("numpy.rec")
 
 SHARED_FROM = 1 << 20
 """Bytes from which an array goes out of band: below, a segment of its own costs more than copying the bytes."""
@@ -91,7 +97,8 @@ class _Block:
             "version": 3,
             "typestr": "|u1",
             "shape": (nbytes,),
-            "data": (address, not owner.flags.writeable),
+            # Read-only in the workers in any case; what it is here must not look like a change.
+            "data": (address, True),
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -215,11 +215,7 @@ def _is_too_deep(error: BaseException | None) -> bool:
 
 
 def _describe(member: Member) -> str:
-    if isinstance(member.value, (type, types.FunctionType)):
-        kind = f"{member.value.__module__}.{member.value.__qualname__}"
-    else:
-        kind = _name(type(member.value))
-    return f"{kind}: {_hint(member.value) or _reason(member.error)}"
+    return f"{_name(type(member.value))}: {_hint(member.value) or _reason(member.error)}"
 
 
 def _reason(error: Exception | None) -> str:

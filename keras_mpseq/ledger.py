@@ -33,6 +33,8 @@ class Worker:
     state: WorkerState = WorkerState.ABSENT
     jobs: deque[Job] = field(default_factory=deque)
     """Oldest first: the first is the one being built."""
+    start_losses: int = 0
+    """How often in a row it was lost before it was ready."""
 
 
 class Workers:

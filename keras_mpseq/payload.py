@@ -168,8 +168,11 @@ def _lost_module(value: Any) -> types.ModuleType | None:
 
     cloudpickle sends by name what is in `sys.modules`, such as modules made by hand or loaded from a path.
     """
-    name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
-    module = sys.modules.get(name) if isinstance(name, str) else None
+    if isinstance(value, types.ModuleType):
+        name = value.__name__
+    else:
+        name = pickle.whichmodule(value, value.__qualname__)  # type: ignore[attr-defined]
+    module = sys.modules.get(name)
     if not isinstance(module, types.ModuleType) or name in ("__main__", "builtins") or module.__name__ != name:
         return None
     if module not in _lost:

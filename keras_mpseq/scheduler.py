@@ -57,8 +57,8 @@ class Scheduler:
     Args:
         workers: How many there are; numbered from 0. The first run spawns them.
         depth: How many tasks a worker may hold, the one it builds included.
-        attempts: How many losses of its worker a position may see, and how many losses in a row may
-            happen while workers start, until that is an error.
+        attempts: How many losses of its worker a position may see, and how often in a row one worker may be lost
+            while it starts, until that is an error.
         slots: How many there are at first; numbered from 0.
         copy_below: Batches of fewer bytes are copied, not leased.
 
@@ -84,7 +84,6 @@ class Scheduler:
         self._slots = Slots(slots)
         self._runs: dict[int, Run] = {}
         self._again: list[Job] = []  # Lost with their workers, to be sent to others.
-        self._start_losses = 0
         self._actions: list[Action] = []
         self.losses = 0
         """How many workers were lost so far, at start or later."""
@@ -141,8 +140,9 @@ class Scheduler:
                 if run in self._runs:
                     self._drop(self._runs[run])
             case WorkerReady(worker):
-                self._workers.expect(worker, "became ready", WorkerState.STARTING).state = WorkerState.READY
-                self._start_losses = 0
+                started = self._workers.expect(worker, "became ready", WorkerState.STARTING)
+                started.state = WorkerState.READY
+                started.start_losses = 0
             case WorkerLost(worker, cause, done):
                 self._on_lost(worker, cause, done)
             case StartFailed(worker, cause):
@@ -220,11 +220,11 @@ class Scheduler:
             else:
                 self._slots.give_back(job)
         if worker.state is WorkerState.STARTING:
-            self._start_losses += 1
-            if self._start_losses >= self._attempts:
+            worker.start_losses += 1
+            if worker.start_losses >= self._attempts:
                 worker.state = WorkerState.ABSENT
-                self._give_up(number, self._start_losses, cause)
-                self._start_losses = 0
+                self._give_up(number, worker.start_losses, cause)
+                worker.start_losses = 0
                 return
         self._spawn(number)
 

@@ -28,8 +28,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE_S = 5.0
 """For processes to end and for finalizers to run, and the issue's own limit for orphans."""
-SCRIPT_S = 60.0
-"""For a script to say the next line or to end; reached only by a hang."""
+SCRIPT_S = 50.0
+"""For a script to say the next line or to end; reached only by a hang, and before faulthandler's own time-out."""
 _OUR_CHILD = "keras_mpseq.process"
 _OUR_FDS = ("pipe:", "socket:", "/memfd:", "anon_inode:[pidfd]", "anon_inode:[eventpoll]")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -156,13 +156,13 @@ class Script:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # communicate() would lose what a buffer read ahead of readline().
             cwd=cwd,
             env=environment,
             start_new_session=True,
         )
         assert self.process.stdin is not None
-        self.process.stdin.write(stdin)
+        self.process.stdin.write(stdin.encode())
         self.process.stdin.close()
         self.process.stdin = None
 
@@ -170,7 +170,7 @@ class Script:
         """Return the next line of the script's stdout; "" at its end."""
         assert self.process.stdout is not None
         with _alarm(f"The script said nothing for {SCRIPT_S:g} s."):
-            return self.process.stdout.readline().rstrip("\n")
+            return self.process.stdout.readline().decode().rstrip("\n")
 
     def wait_for(self, text: str) -> None:
         """Read until the line *text*."""
@@ -178,7 +178,7 @@ class Script:
         while (line := self.line()) != text:
             seen.append(line)
             if not line:
-                _, errors = self.process.communicate(timeout=SCRIPT_S)
+                _, _, errors = self.ended()
                 pytest.fail(f"The script ended before it said {text!r}. It said {seen}; stderr:\n{errors}")
 
     def descendants(self) -> list[psutil.Process]:
@@ -188,7 +188,7 @@ class Script:
     def ended(self) -> tuple[int, str, str]:
         """Wait for the end; return exit status, the rest of stdout, and stderr."""
         out, errors = self.process.communicate(timeout=SCRIPT_S)
-        return self.process.returncode, out, errors
+        return self.process.returncode, out.decode(), errors.decode()
 
     def end(self) -> None:
         """Kill it, if it runs still."""

@@ -1,6 +1,5 @@
 """What goes in comes out, large arrays by memory and memmaps by name; what cannot go is named."""
 
-import asyncio
 import concurrent.futures
 import contextlib
 import copy
@@ -177,7 +176,7 @@ def test_a_subclass_is_finalized_as_by_pickle():
 @pytest.mark.parametrize(
     "view",
     [
-        LARGE["C"][::2],
+        numbers("f4", 1200, 700)[::2],
         LARGE["C"][:, 1:],
         np.asfortranarray(LARGE["C"])[1:-1],
         LARGE["axes in another order"][1:, ::-1, 2:],
@@ -296,8 +295,8 @@ def test_masked_arrays(size, masked, hard):
 
 
 def test_views_of_the_same_memory_travel_once_and_share_it_afterwards():
-    x = numbers("f4", 600, 700)
-    packed = pack([x, x.T, x.reshape(-1), x[::-1], x.view("u4"), x, x[:300]])
+    x = numbers("f4", 1200, 700)
+    packed = pack([x, x.T, x.reshape(-1), x[::-1], x.view("u4"), x, x[:600]])
     assert [buffer.nbytes for buffer in packed.buffers] == [x.nbytes, x.nbytes // 2]
     new = unpack(packed.data, shared(packed))
     assert len({address(array) for array in (*new[:3], new[4], new[5])}) == 1
@@ -474,6 +473,15 @@ def test_views_of_one_memmap_share_one_mapping_afterwards(file):
     assert np.shares_memory(a, b)
 
 
+def test_several_files(file, tmp_path):
+    np.save(tmp_path / "other.npy", np.arange(9))
+    old = [np.memmap(file, "f4", "r"), np.load(tmp_path / "other.npy", mmap_mode="r"), np.memmap(file, "u1", "r")]
+    new = through(old)
+    assert [x.filename for x in new] == [str(file), str(tmp_path / "other.npy"), str(file)]
+    for before, after in zip(old, new, strict=True):
+        assert_same(after, before)
+
+
 def test_relative_names_are_made_absolute(file, monkeypatch):
     monkeypatch.chdir(file.parent)
     x = np.memmap(file.name, "f4", "r")
@@ -567,7 +575,8 @@ def test_empty_views_of_a_memmap(file):
 
 
 def test_masked_arrays_over_memmaps(file):
-    x = np.ma.masked_greater(np.memmap(file, "f4", "r"), 5)
+    x = np.memmap(file, "f4", "r")
+    x = np.ma.MaskedArray(x, x > 5)
     packed = pack(x)
     assert packed.nbytes_shared == MIB  # only the mask
     new = unpack(packed.data, shared(packed))
@@ -613,7 +622,7 @@ class Seq(Base):
         return self.x[:2] / 2
     def __getitem__(self, index):
         assert self.kind is Kind.A and self.config == Config() and len(self.names) == 100
-        return self.add(scale(self.x[index])) * super().factor, self.half.tolist()
+        return self.add(scale(float(self.x[index]))) * super().factor, self.half.tolist()
 """
 
 
@@ -795,7 +804,7 @@ def _well_known(stack: contextlib.ExitStack, tmp_path: Path):
     return {
         "it belongs to one process": [
             *(threading.Lock(), threading.RLock(), threading.Event(), threading.Condition(), threading.local()),
-            *(threading.Thread(), queue.Queue(), queue.SimpleQueue(), asyncio.Semaphore(), process),
+            *(threading.Thread(), queue.Queue(), queue.SimpleQueue(), process),
             *(enter(concurrent.futures.ThreadPoolExecutor(1)), logging.StreamHandler(), sys._getframe()),
         ],
         "keep its path and open it in the worker": [
@@ -847,11 +856,10 @@ class MuteError(Exception):
         (MuteError("hush"), "MuteError: hush"),
         (StopIteration(), "StopIteration"),
         (AttributeError("x"), "AttributeError: x"),
-        (RecursionError(), "nested too deeply"),
     ],
 )
 def test_a_hook_that_raises_anything_is_named(error, said):
-    assert f"1 member does not pickle: seq.a['b'] (test_payload.Raises: {said}). " in message(
+    assert f"1 member does not pickle: seq.a['b'] ({__name__}.Raises: {said}). " in message(
         Thing(a={"b": Raises(error=error)})
     )
 
@@ -873,6 +881,11 @@ def test_the_other_hooks():
         def __getnewargs__(self):
             return (1, threading.Lock())
 
+    class State:
+        def __getstate__(self):
+            return [0, threading.Lock()]
+
+    assert paths(State()) == ["seq.__getstate__()[1]"]
     assert paths([Reduces(), ReducesEx(), Wrong(), Args()]) == [
         "seq[0]",
         "seq[1]",
@@ -882,7 +895,7 @@ def test_the_other_hooks():
 
 
 def test_the_sequence_itself():
-    assert "1 member does not pickle: seq (test_payload.Raises: ValueError: no). " in message(
+    assert f"1 member does not pickle: seq ({__name__}.Raises: ValueError: no). " in message(
         Raises(error=ValueError("no"))
     )
     assert "1 member does not pickle: seq (generator: keep what" in message(i for i in "ab")
@@ -1013,9 +1026,8 @@ def test_nothing_of_the_users_runs_but_pickling_hooks():
             raise AssertionError
 
     touchy = Touchy()
-    assert paths(Thing(a={touchy: 1}, b=[touchy], c={touchy})) == [
-        "seq.a.keys(){<test_payload.test_nothing_of_the_users_runs_but_pickling_hooks.<locals>.Touchy>}.lock"
-    ]
+    key = f"<{__name__}.{Touchy.__qualname__}>"
+    assert paths(Thing(a={touchy: 1}, b=[touchy], c={touchy})) == [f"seq.a.keys(){{{key[:60]}…}}.lock"]
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
@@ -1034,7 +1046,7 @@ def test_an_object_that_fails_only_at_times_is_still_an_error():
                 raise ValueError("not now")
             return list, ()
 
-    assert "1 member does not pickle: seq (test_payload.Thing: ValueError: not now)" in message(Thing(a=Moody()))
+    assert f"1 member does not pickle: seq ({__name__}.Thing: ValueError: not now)" in message(Thing(a=Moody()))
 
 
 def test_text_files_open_for_reading_travel_with_their_text(tmp_path):

@@ -193,14 +193,14 @@ MUTANTS = [
     Mutant(
         "workers that die at start are replaced for ever",
         "scheduler",
-        "            self._start_losses += 1\n",
+        "            worker.start_losses += 1\n",
         "",
     ),
     Mutant(
         "losses at start that are not in a row end all epochs",
         "scheduler",
-        "state = WorkerState.READY\n                self._start_losses = 0\n",
-        "state = WorkerState.READY\n",
+        "started.state = WorkerState.READY\n                started.start_losses = 0\n",
+        "started.state = WorkerState.READY\n",
     ),
     Mutant(
         "a worker that was given up is never started again",

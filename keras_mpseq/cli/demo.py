@@ -38,6 +38,7 @@ _ACCURACY = 0.95
 """Expected of the held-out images after three epochs; 20 seeds gave 0.972 to 0.994."""
 _MEASURED_EPOCHS = 3
 _ALWAYS_MEASURED = (0, 1, 2)
+_DIGITS_SHOWN = 12
 _PACKAGES = {"sklearn": "scikit-learn", "PIL": "Pillow"}
 
 
@@ -61,13 +62,10 @@ class Settings:
 
 
 class Measured(NamedTuple):
-    """One line of the table."""
+    """What the loader of one line of the table did."""
 
-    workers: int
     rate: float
     """Batches a second, consumed by nothing."""
-    waited: float
-    """Share of an epoch that training waited for its data."""
     digest: str
     """Hash of all batches of an epoch."""
 
@@ -89,26 +87,26 @@ def run(settings: Settings, console: Console | None = None) -> int:
         train, held_out = _sequences(settings, folder)
         epochs = settings.epochs or (1 if settings.quick else _EPOCHS)
         model, accuracy = training.train(train, held_out, workers, epochs, settings.seed, console)
-        measured = []
-        for count in counts:
-            with console.status(f"Measuring with {_in_words(count)}"):
-                rate, digest = measure(train, count, 1 if settings.quick else _MEASURED_EPOCHS)
-                measured.append(Measured(count, rate, training.waiting_share(model, train, count), digest))
-    _print_table(console, measured)
+        with console.status("Measuring"):
+            measured = measure(train, counts, 1 if settings.quick else _MEASURED_EPOCHS)
+            waited = {count: training.waiting_share(model, train, count) for count in counts}
+    _print_table(console, measured, waited)
     return _verdict(console, measured, len(train), accuracy, not settings.quick and epochs >= _EPOCHS)
 
 
-def measure(sequence: Digits, workers: int, epochs: int) -> tuple[float, str]:
-    """Return how many batches a second *workers* build, and the hash of the batches of their first epoch.
+def measure(sequence: Digits, counts: list[int], epochs: int) -> dict[int, Measured]:
+    """Return how fast each number of workers in *counts* builds batches, and the hash of what it built.
 
     The first epoch warms up and is hashed; the median of the following *epochs*, consumed by nothing, is the rate.
+    They take turns, so that another program's load falls on all of them.
     """
     from keras_mpseq.loader import Loader
 
-    with Loader(sequence, workers=workers, shuffle=True) as loader:
-        digest = digest_of(loader)
-        took = [_seconds_of(loader) for _ in range(epochs)]
-    return len(sequence) / median(took), digest
+    with contextlib.ExitStack() as stack:
+        loaders = {count: stack.enter_context(Loader(sequence, workers=count, shuffle=True)) for count in counts}
+        digests = {count: digest_of(loader) for count, loader in loaders.items()}
+        turns = [{count: _seconds_of(loader) for count, loader in loaders.items()} for _ in range(epochs)]
+    return {count: Measured(len(sequence) / median(turn[count] for turn in turns), digests[count]) for count in counts}
 
 
 def digest_of(batches: Iterable[tuple[NDArray[Any], ...]]) -> str:
@@ -197,36 +195,32 @@ def _sequences(settings: Settings, folder: Path) -> tuple[Digits, Digits]:
 
 
 def _introduce(console: Console, folder: Path, workers: int, counts: list[int]) -> None:
+    builders = {0: "This process decodes and augments", 1: "1 worker process decodes and augments"}
     *most, last = map(str, counts)
-    who = "This process decodes, rotates, zooms and adds" if workers == 0 else f"{_in_words(workers).capitalize()}"
-    does = "" if workers == 0 else f" decode{'s' if workers == 1 else ''}, rotate, zoom and add"
-    console.print(f"1,797 handwritten digits are written to {folder} as PNG files; a small CNN learns to read them.")
-    console.print(f"{who}{does} noise, batch by batch, while Keras trains; batches arrive over shared memory.")
-    console.print(f"Then one epoch is built with {', '.join(most)} and {last} workers: how fast, and are all bits equal?")
-    console.print()
+    for line in (
+        f"1,797 handwritten digits become PNG files in {folder}.",
+        f"{builders.get(workers, f'{workers} worker processes decode and augment')} them while a small CNN trains.",
+        f"Then {', '.join(most)} and {last} workers build the same epoch: how fast, and are all bits equal?",
+        "",
+    ):
+        console.print(line, soft_wrap=True)
 
 
-def _in_words(workers: int) -> str:
-    return f"{workers} worker process{'' if workers == 1 else 'es'}"
-
-
-def _print_table(console: Console, measured: list[Measured]) -> None:
+def _print_table(console: Console, measured: dict[int, Measured], waited: dict[int, float]) -> None:
     table = Table()
     for heading in ("workers", "batches/s", "speed-up", "training waited for data"):
         table.add_column(heading, justify="right")
-    alone = measured[0].rate
-    for line in measured:
-        table.add_row(str(line.workers), f"{line.rate:.1f}", f"{line.rate / alone:.2f}x", f"{line.waited:.0%}")
+    for count, (rate, _) in measured.items():
+        table.add_row(str(count), f"{rate:.1f}", f"{rate / measured[0].rate:.2f}x", f"{waited[count]:.0%}")
     console.print()
     console.print(table)
 
 
-def _verdict(console: Console, measured: list[Measured], batches: int, accuracy: float, demanding: bool) -> int:
+def _verdict(console: Console, measured: dict[int, Measured], batches: int, accuracy: float, demanding: bool) -> int:
     """Print whether the batches are identical and the accuracy is enough, and return the exit code."""
-    digests = {line.digest for line in measured}
-    identical = len(digests) == 1
-    console.print(f"batches identical: {'yes' if identical else 'no'} (sha256 of {batches} batches each: ", end="")
-    console.print(", ".join(sorted(digest[:12] for digest in digests)) + ")")
+    digests = sorted({digest[:_DIGITS_SHOWN] for _, digest in measured.values()})
+    identical = len({digest for _, digest in measured.values()}) == 1
     enough = accuracy >= _ACCURACY or not demanding
+    console.print(f"batches identical: {'yes' if identical else 'no'} (sha256 of {batches}: {', '.join(digests)})")
     console.print(f"validation accuracy: {accuracy:.3f}" + ("" if enough else f", expected at least {_ACCURACY}"))
     return 0 if identical and enough else 1

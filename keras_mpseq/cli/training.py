@@ -32,7 +32,7 @@ def train(
         console: Where the progress is shown.
     """
     keras.utils.set_random_seed(seed)
-    model = _new_model()
+    model = _new_model(steps=epochs * len(sequence))
     with _progress(console) as progress:
         history = model.fit(
             to_dataset(sequence, workers=workers, shuffle=True),
@@ -62,7 +62,7 @@ def waiting_share(model: Any, sequence: Digits, workers: int) -> float:
     return waited / (trained - start)
 
 
-def _new_model() -> Any:
+def _new_model(steps: int) -> Any:
     layers: list[Any] = [keras.Input((SIZE, SIZE, 1))]
     for filters, kernel, stride in ((16, 5, 4), (32, 3, 2), (64, 3, 2)):
         layers += [
@@ -72,7 +72,7 @@ def _new_model() -> Any:
         ]
     model = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(_DIGITS)])
     model.compile(
-        keras.optimizers.Adam(_LEARNING_RATE),
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         # Compiling takes XLA longer than the whole training of so small a model takes without it.
@@ -117,7 +117,7 @@ class _ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is
         self._progress.update(self._bar, figures=_figures(logs))
         if self._progress.disable:
             took = time.perf_counter() - self._began
-            self._console.print(f"{self._title(epoch)}: {self.params['steps']} batches, {took:.1f} s, {_figures(logs)}")
+            self._console.print(f"{self._title(epoch)}: {took:.1f} s, {_figures(logs)}")
 
     def _title(self, epoch: int) -> str:
         return f"epoch {epoch + 1}/{self.params['epochs']}"
@@ -125,4 +125,4 @@ class _ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is
 
 def _figures(logs: dict[str, float]) -> str:
     named = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation accuracy"}
-    return "  ".join(f"{named[key]} {float(logs[key]):.3f}" for key in named if key in logs)
+    return ", ".join(f"{named[key]} {float(logs[key]):.3f}" for key in named if key in logs)

@@ -1,0 +1,110 @@
+"""Figures of keras_mpseq alone, each against a limit: first batch, replaced worker, memory, gap between epochs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_mpseq import Loader, to_dataset
+from tests.bench.workloads import WORKERS, Pids, Tiny
+
+_TIMES = 5
+_MANY = 100_000
+_MEMORY_WORKERS = 4
+
+
+def first_batch_s() -> float:
+    """From `to_dataset(...)` to the first batch, when the user's module imports neither TensorFlow nor Keras."""
+    _first(Tiny(WORKERS))  # What TensorFlow does once in a process is no part of it.
+    return statistics.median(_first(Tiny(_MANY)) for _ in range(_TIMES))
+
+
+def _first(sequence: Tiny) -> float:
+    began = time.perf_counter()
+    next(iter(to_dataset(sequence, workers=WORKERS)))
+    return time.perf_counter() - began
+
+
+def replaced_s() -> float:
+    """From SIGKILL of a worker to the first batch that its replacement built, less the usual time of a batch."""
+    batches = iter(to_dataset(Pids(_MANY), workers=WORKERS))
+    known, usual_s = _watch(batches, 500)
+    spent = []
+    for _ in range(_TIMES):
+        began = time.perf_counter()
+        os.kill(max(known), signal.SIGKILL)  # The one that came last, after the first round.
+        while (pid := int(next(batches)[0])) in known:
+            pass
+        spent.append(time.perf_counter() - began - usual_s)
+        known.add(pid)
+        known = _watch(batches, 500)[0]
+    return statistics.median(spent)
+
+
+def _watch(batches: Iterable[object], count: int) -> tuple[set[int], float]:
+    """Take *count* batches: return who built them, and the median seconds between two."""
+    pids = set()
+    times = []
+    for batch in itertools.islice(batches, count):
+        times.append(time.perf_counter())
+        pids.add(int(batch[0]))  # type: ignore[index]
+    return pids, statistics.median(later - earlier for earlier, later in itertools.pairwise(times))
+
+
+def private_mb() -> float:
+    """Memory that the largest of several workers has for itself; the sequence allocates nothing worth counting."""
+    with Loader(Pids(_MANY), workers=_MEMORY_WORKERS) as loader:
+        pids: set[int] = set()
+        for batch in loader:
+            pids.add(int(batch[0]))
+            if len(pids) == _MEMORY_WORKERS:
+                return max(map(_private_kb, pids)) * 1024 / 1e6
+    raise RuntimeError(f"Only {len(pids)} of {_MEMORY_WORKERS} workers built a batch.")
+
+
+def _private_kb(pid: int) -> int:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kb) for kb in re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB", text, re.MULTILINE))
+
+
+_EPOCH = 200
+_EPOCHS = 20
+
+
+def gap_loader_s() -> float:
+    """From the last batch of an epoch to the first of the next: two `for` loops over one Loader."""
+    with Loader(Tiny(_EPOCH), workers=WORKERS) as loader:
+        return _gap(batch for _ in range(_EPOCHS) for batch in loader)
+
+
+def gap_repeat_s() -> float:
+    """The same within `dataset.repeat()`."""
+    return _gap(to_dataset(Tiny(_EPOCH), workers=WORKERS).repeat(_EPOCHS))
+
+
+def gap_dataset_s() -> float:
+    """The same with a new iterator of one dataset for each epoch, as `fit` does."""
+    dataset = to_dataset(Tiny(_EPOCH), workers=WORKERS)
+    return _gap(batch for _ in range(_EPOCHS) for batch in dataset)
+
+
+def _gap(batches: Iterable[object]) -> float:
+    times = [time.perf_counter() for _ in batches]
+    assert len(times) == _EPOCH * _EPOCHS, f"{len(times)} batches instead of {_EPOCH * _EPOCHS}"
+    return statistics.median(times[end] - times[end - 1] for end in range(_EPOCH, len(times), _EPOCH))
+
+
+MOMENTS = {
+    "first-batch": first_batch_s,
+    "replaced": replaced_s,
+    "memory": private_mb,
+    "gap-loader": gap_loader_s,
+    "gap-repeat": gap_repeat_s,
+    "gap-dataset": gap_dataset_s,
+}
