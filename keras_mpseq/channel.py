@@ -70,12 +70,21 @@ class Channel:
             frame = frame[self._sock.sendmsg([frame], rights) :]
         self._sock.sendall(frame)
 
-    def receive(self) -> tuple[Any, list[int]]:
-        """Wait for one message and return it with its descriptors; raises EOFError when the peer is gone."""
+    def receive(self, patience_s: float | None = None) -> tuple[Any, list[int]]:
+        """Wait for one message and return it with its descriptors.
+
+        Raises:
+            EOFError: The peer is gone.
+            TimeoutError: Nothing came for *patience_s* seconds.
+        """
+        if patience_s is not None:
+            self._sock.settimeout(patience_s)
         while not self._messages:
             if self.ended:
                 raise EOFError("The other process closed the channel.")
             self._read(0)
+        if patience_s is not None:
+            self._sock.settimeout(None)
         return self._messages.popleft()
 
     def receive_ready(self) -> list[tuple[Any, list[int]]]:

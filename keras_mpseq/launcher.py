@@ -119,10 +119,13 @@ if hasattr(os, "register_at_fork"):
 class TemplateLauncher:
     """Forks workers from a template (DESIGN S2). Starts it anew when it has died."""
 
-    def __init__(self, setup: Setup, fds: Sequence[int], selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self, setup: Setup, fds: Sequence[int], selector: selectors.BaseSelector, start_s: float | None
+    ) -> None:
         self._setup = setup
         self._fds = fds
         self._selector = selector
+        self._start_s = start_s
         self._template: _Child | None = None
         self._channel: Channel | None = None
         self._alive: set[int] = set()
@@ -132,14 +135,16 @@ class TemplateLauncher:
 
         Raises:
             PayloadError: The sequence does not unpickle there.
-            TemplateDiedError: The process died before.
+            TemplateDiedError: The process died before, or took longer than allowed.
         """
         channel, end = Channel.pair()
         try:
             with end:
                 self._template = _Child("template", end.fileno(), -1, -1, self._setup.threads)
             channel.send(self._setup, self._fds)
-            loaded, _ = channel.receive()
+            loaded, _ = channel.receive(self._start_s)
+        except TimeoutError:
+            raise self._died(channel, f"because it took longer than {self._start_s:g} s to load the sequence") from None
         except (EOFError, OSError) as error:
             raise self._died(channel, "while it loaded the sequence") from error
         except BaseException:

@@ -33,9 +33,10 @@ class LocalBackend:
         setup: What each worker is told first.
         fds: Descriptors of the slots, then of the segments of `setup.state`; they stay the pool's.
         launcher: "template" or "spawn".
+        start_s: Seconds that loading the sequence may take; None means for ever.
     """
 
-    def __init__(self, setup: Setup, fds: Sequence[int], launcher: str) -> None:
+    def __init__(self, setup: Setup, fds: Sequence[int], launcher: str, start_s: float | None) -> None:
         self._setup = setup
         self._fds = list(fds)
         self._selector = selectors.DefaultSelector()
@@ -43,8 +44,11 @@ class LocalBackend:
         self._stacks: dict[int, int] = {}
         self._wakeup, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(self._wakeup, selectors.EVENT_READ, None)
-        kind = TemplateLauncher if launcher == "template" else SpawnLauncher
-        self._launcher: Launcher = kind(setup, self._fds, self._selector)
+        self._launcher: Launcher = (
+            TemplateLauncher(setup, self._fds, self._selector, start_s)
+            if launcher == "template"
+            else SpawnLauncher(setup, self._fds, self._selector)
+        )
 
     def start(self) -> None:
         """See Backend. Falls back to spawn when loading the sequence started threads, which forbid a fork."""

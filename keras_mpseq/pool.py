@@ -10,34 +10,27 @@ The pool owns slots, versions, scheduler and backend, and closes them in that or
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import os
-import pickle
 import queue
 import threading
 import time
 import warnings
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 from keras_mpseq.backend import Ended, Said
-from keras_mpseq.codec import Structure
+from keras_mpseq.deadlines import Deadlines, start_limit
+from keras_mpseq.delivery import Delivery
 from keras_mpseq.epochs import Begun, Epochs
-from keras_mpseq.errors import (
-    MpseqError,
-    PoolClosedError,
-    WorkerLostError,
-    WorkerTimeoutError,
-    describe_exit,
-    load_error,
-)
+from keras_mpseq.errors import MpseqError, PoolClosedError, load_error
 from keras_mpseq.ledger import WorkerState
 from keras_mpseq.local import close_resources
 from keras_mpseq.local_backend import LocalBackend
+from keras_mpseq.losses import Loss, loss_error
 from keras_mpseq.messages import (
-    Batch,
+    Action,
     Build,
     Built,
     Cancel,
@@ -51,6 +44,7 @@ from keras_mpseq.messages import (
     Forget,
     GiveUp,
     Layout,
+    Lost,
     Released,
     RunAbandoned,
     RunStarted,
@@ -69,10 +63,9 @@ from keras_mpseq.messages import (
     WorkerReady,
 )
 from keras_mpseq.options import Options
-from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
+from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
-from keras_mpseq.slots import SLOT_HEAD, Slot, anonymous_file, whole_pages
-from keras_mpseq.versions import Versions
+from keras_mpseq.versions import Version, Versions
 
 _DEPTH = 2
 """Tasks a worker holds: one to build and one so that it need not wait for the next."""
@@ -80,23 +73,9 @@ _LEASES = 2
 """Slots beyond those being built and ready: the batch in use, and the one TensorFlow lets go late."""
 _COPY_BELOW = 1 << 15
 """Bytes. Copying so little costs less than a lease (3 us), and frees the slot at once."""
-_CHUNK_S = 0.0005
-"""Seconds of work in a task of several small batches: ten times what a message costs both sides."""
-_CHUNK_BYTES = 1 << 18
-_CHUNK_MOST = 64
-_LAST_WORDS_S = 2.0
-"""For an interrupted worker to write its stack and die; then it is killed."""
 _PATIENCE_S = 5.0
 """For workers to end in good order when the pool is closed; then they are killed."""
 log = logging.getLogger("keras_mpseq")
-
-
-class Loss(NamedTuple):
-    """Why a worker was lost."""
-
-    status: int
-    stack: str
-    timed_out: bool
 
 
 class Pool:
@@ -106,55 +85,34 @@ class Pool:
         self.sequence = sequence
         self.options = options
         self.epochs = Epochs(sequence, options)
+        self.skipped = 0
         self._pid = os.getpid()
         self._turn = threading.Condition()
-        self._driving = False
-        self._closed = False
+        self._driving = self._closed = self._warned = False
         self._events: deque[Event] = deque()
         self._runs: dict[int, Run] = {}
         self._numbers = itertools.count()
-        self._released: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()
-        self._structures: dict[Structure, int] = {}
-        self._layouts: dict[tuple[int, int], int] = {}
-        self._since: dict[int, float] = {}
-        self._interrupted: dict[int, float] = {}
-        self._unfit: dict[int, MpseqError] = {}
-        self._warned = False
+        self._deadlines = Deadlines(options.timeout)
         self._alive: set[int] = set()
-        self._known: list[Structure] = []
-        self._restarts = self._delivered = self.skipped = 0
+        self._unfit: dict[int, MpseqError] = {}
+        self._restarts = self._delivered = 0
         self._waited_s = 0.0
-        self._room = options.max_bytes
-        self._sized = False
-        self._chunk = 1
         # The first batch is built alone, in the only slot there is: it tells how large slots are (max_bytes).
         self._scheduler = Scheduler(
-            workers=options.workers,
-            depth=_DEPTH,
-            attempts=options.attempts,
-            slots=1,
-            copy_below=_COPY_BELOW,
+            workers=options.workers, depth=_DEPTH, attempts=options.attempts, slots=1, copy_below=_COPY_BELOW
         )
         with contextlib.ExitStack() as resources:
             resources.callback(close_resources, sequence)
             self._versions = Versions(sequence)
             resources.callback(self._versions.close)
             count = options.workers + options.prefetch + _LEASES
-            self._slots: list[Slot] = []
-            for _ in range(count):
-                self._slots.append(Slot(anonymous_file()))
-                resources.callback(self._slots[-1].close)
-            setup = Setup(
-                options.seed,
-                options.workers,
-                options.strict,
-                options.worker_threads,
-                count,
-                self._versions.first.state,
-            )
-            fds = [slot.fd for slot in self._slots] + self._versions.first.fds
-            self._backend = LocalBackend(setup, fds, options.launcher)
+            self._delivery = Delivery(count, options.max_bytes)
+            resources.callback(self._delivery.close)
+            state = self._versions.first
+            setup = Setup(options.seed, options.workers, options.strict, options.worker_threads, count, state.state)
+            fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
+            self._backend = LocalBackend(setup, fds, options.launcher, start_limit(options.timeout))
             resources.callback(self._close_backend)
             self._backend.start()
             self._resources = resources.pop_all()
@@ -186,19 +144,18 @@ class Pool:
         self.abandon(run)
         return self._start(begun)
 
-    def _publish(self) -> Any:
+    def _publish(self) -> Version:
         before = self._versions.current
         version = self._versions.publish(self.sequence)
         if version is not before:
             for worker in self._alive:
                 self._backend.send(worker, version.state, version.fds)
-            self._forget_versions()
         return version
 
-    def _forget_versions(self) -> None:
-        for number in self._versions.retire():
+    def _tell_all(self, *messages: Forget | Skip) -> None:
+        for message in messages:
             for worker in self._alive:
-                self._backend.send(worker, Forget(number))
+                self._backend.send(worker, message)
 
     def abandon(self, run: Run) -> None:
         """See Source."""
@@ -210,7 +167,6 @@ class Pool:
     def _end_run(self, run: Run) -> None:
         if self._runs.pop(run.number, None) is not None and run.version is not None:
             run.version.runs -= 1
-            self._forget_versions()
 
     def drop(self, run: Run) -> None:
         """See Source."""
@@ -252,7 +208,7 @@ class Pool:
 
     def _drive(self) -> None:
         """Wait once in the backend, without the lock, and handle what happened."""
-        patience = self._time_left()
+        patience = self._deadlines.left(time.monotonic())
         self._driving = True
         self._turn.release()
         try:
@@ -270,8 +226,9 @@ class Pool:
 
     def _collect(self) -> None:
         """Take in what finalizers left: ended leases, dropped iterators."""
-        while not self._released.empty():
-            self._feed(Released(self._released.get()))
+        released = self._delivery.released
+        while not released.empty():
+            self._feed(Released(released.get()))
         self._end_dropped()
 
     def _feed(self, event: Event) -> None:
@@ -284,6 +241,8 @@ class Pool:
                 for action in self._scheduler.handle(self._events[0]):
                     self._perform(action)
                 self._events.popleft()
+            # After the actions: what a run still has in workers is cancelled before its version goes.
+            self._tell_all(*map(Forget, self._versions.retire()))
         except BaseException:
             # Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on.
             self._closed = True
@@ -291,55 +250,52 @@ class Pool:
         if self._driving:
             self._backend.wake()  # Deadlines may have changed.
 
-    def _perform(self, action: Any) -> None:
+    def _perform(self, action: Action) -> None:
         match action:
             case Send(worker, task):
-                run = self._runs[task.run]
-                assert run.version is not None
-                self._since.setdefault(worker, time.monotonic())
-                self._backend.send(
-                    worker,
-                    Build(task.run, run.begun.number, run.version.number, task.indices, task.slot, self._room),
-                )
+                self._send(worker, self._runs[task.run], task.indices, task.slot)
             case Deliver():
                 self._deliver(action)
-            case CopyOut(run_number, position, outcome, slot):
-                self._runs[run_number].kept[position] = self._parts(outcome, slot, lease=False)
-            case Cancel(run_number):
-                for worker in self._alive:
-                    self._backend.send(worker, Skip(run_number))
-            case Finish(run_number):
-                run = self._runs[run_number]
-                self._end_run(run)
-                run.answers.append(Signal.END)
-            case GiveUp(run_number, worker, attempts, cause):
-                run = self._runs[run_number]
-                self._end_run(run)
-                run.answers.append(self._start_error(worker, attempts, cause))
+            case CopyOut(number, position, outcome, slot):
+                self._runs[number].kept[position] = self._delivery.parts(outcome, slot, lease=False)
+            case Cancel(number):
+                self._tell_all(Skip(number))
+            case Finish(number):
+                self._answer_last(self._runs[number], Signal.END)
+            case GiveUp(number, worker, attempts, cause):
+                error = loss_error(cause, worker, "while it started", attempts, self.options.attempts)
+                self._answer_last(self._runs[number], error)
             case Spawn(worker):
                 self._spawn(worker)
 
+    def _send(self, worker: int, run: Run, indices: tuple[int, ...], slot: int) -> None:
+        assert run.version is not None
+        if not self._deadlines.busy(worker):
+            self._deadlines.build(worker, time.monotonic())
+        self._backend.send(
+            worker, Build(run.number, run.begun.number, run.version.number, indices, slot, self._delivery.room)
+        )
+
     def _deliver(self, action: Deliver) -> None:
-        run = self._runs[action.run]
-        outcome = action.outcome
+        run, outcome = self._runs[action.run], action.outcome
+        run.index = action.index
         if isinstance(outcome, Failure):
             assert isinstance(outcome.error, MpseqError)
             run.answers.append(outcome.error)
-        elif not isinstance(outcome, Batch):
-            run.answers.append(self._lost_error(run, action.index, outcome))
+        elif isinstance(outcome, Lost):
+            what = f"while building batch {action.index}"
+            error = loss_error(outcome.cause, outcome.worker, what, outcome.attempts, self.options.attempts)
+            error.index, error.epoch = action.index, run.begun.number
+            run.answers.append(error)
         elif action.slot is None:
             run.answers.append(run.kept.pop(action.position))
         else:
-            run.answers.append(self._parts(outcome, action.slot, action.lease))
-        run.index = action.index
+            run.answers.append(self._delivery.parts(outcome, action.slot, lease=action.lease))
         self._delivered += 1
 
-    def _parts(self, outcome: Any, slot: int, lease: bool) -> Parts:
-        structure = self._known[outcome.layout]
-        if lease:
-            release = functools.partial(self._released.put, slot)
-            return Parts(structure, self._slots[slot].leased(outcome.leaves, structure.dtypes, release))
-        return Parts(structure, self._slots[slot].arrays(outcome.leaves, structure.dtypes, copy=True))
+    def _answer_last(self, run: Run, answer: Answer) -> None:
+        self._end_run(run)
+        run.answers.append(answer)
 
     # --- workers ---
 
@@ -359,6 +315,7 @@ class Pool:
             self._events.append(StartFailed(worker, found))
             return
         self._alive.add(worker)
+        self._deadlines.start(worker, time.monotonic())
         for version in self._versions.live[1:]:
             self._backend.send(worker, version.state, version.fds)
         self._backend.send(worker, Start())
@@ -366,13 +323,10 @@ class Pool:
     def _hear(self, happening: Said | Ended) -> None:
         match happening:
             case Said(worker, Started()):
+                self._deadlines.rest(worker)
                 self._feed(WorkerReady(worker))
-            case Said(worker, Layout(number, data)):
-                structure: Structure = pickle.loads(data)
-                known = self._structures.setdefault(structure, len(self._structures))
-                if known == len(self._known):
-                    self._known.append(structure)
-                self._layouts[worker, number] = known
+            case Said(worker, Layout() as layout):
+                self._delivery.learn(worker, layout)
             case Said(worker, Done() as done):
                 self._hear_done(worker, done)
             case Said(worker, Unfit(data)):
@@ -386,32 +340,22 @@ class Pool:
         task = self._scheduler.current(worker)
         assert task is not None
         outcomes = tuple(
-            self._outcome(worker, outcome, task.run, position)
+            self._delivery.received(outcome, worker, self._scheduler.attempt(task.run, position))
             for outcome, position in zip(done.outcomes, task.positions, strict=False)
         )
         largest = max((outcome.nbytes for outcome in outcomes), default=0)
-        if largest and not self._sized:
-            self._size_slots(largest)
+        if more := self._delivery.size(largest):
+            self._feed(SlotsAdded(more))
         if done.changed and not self._warned:
             self._warned = True
             warnings.warn(f"{done.changed[0]}.", UserWarning, stacklevel=2)
+        self._deadlines.rest(worker)
         self._feed(Built(worker, outcomes))
-        self._restart_clock(worker)
-        if outcomes:
-            self._tune(largest, done.seconds / len(outcomes))
-
-    def _outcome(self, worker: int, outcome: Batch | Failure, run: int, position: int) -> Batch | Failure:
-        if isinstance(outcome, Batch):
-            return outcome._replace(layout=self._layouts[worker, outcome.layout])
-        assert isinstance(outcome.error, bytes)
-        error = load_error(outcome.error)
-        error.worker, error.attempt = worker, self._scheduler.attempt(run, position)
-        return Failure(error)
-
-    def _restart_clock(self, worker: int) -> None:
-        self._since.pop(worker, None)
-        if self._scheduler.current(worker) is not None:
-            self._since[worker] = time.monotonic()
+        if self._scheduler.current(worker) is not None and not self._deadlines.busy(worker):
+            self._deadlines.build(worker, time.monotonic())
+        chunk = self._delivery.chunk(largest, done.seconds / len(outcomes)) if outcomes else None
+        if chunk is not None:
+            self._feed(ChunkChanged(chunk))
 
     def _hear_stopped(self, worker: int, data: bytes) -> None:
         if data:
@@ -420,90 +364,24 @@ class Pool:
             log.warning("Worker %d did not stop in good order: %s", worker, error)
 
     def _hear_ended(self, worker: int, status: int, stack: str) -> None:
+        overtime_s = self._deadlines.end(worker)
         self._alive.discard(worker)
-        self._since.pop(worker, None)
-        timed_out = self._interrupted.pop(worker, None) is not None
-        self._layouts = {key: known for key, known in self._layouts.items() if key[0] != worker}
+        self._delivery.forget(worker)
         self._restarts += 1
         unfit = self._unfit.pop(worker, None)
         if unfit is not None and self._scheduler.state(worker) is WorkerState.STARTING:
             self._feed(StartFailed(worker, unfit))
             return
         task = self._scheduler.current(worker)
-        done = self._slots[task.slot].progress if task else 0
-        self._feed(WorkerLost(worker, unfit or Loss(status, stack, timed_out), done))
-
-    def _size_slots(self, nbytes: int) -> None:
-        """Give as many slots as `max_bytes` allows for batches as large as the first."""
-        self._sized = True
-        count = max(1, min(len(self._slots), self.options.max_bytes // whole_pages(SLOT_HEAD + nbytes)))
-        self._room = self.options.max_bytes // count
-        self._feed(SlotsAdded(count - 1))
-
-    def _tune(self, nbytes: int, seconds: float) -> None:
-        """Let a task take several batches when one is so small that its message costs more."""
-        most = min(_CHUNK_BYTES, self._room // 2) // max(1, nbytes)
-        chunk = max(1, min(_CHUNK_MOST, most, int(_CHUNK_S / max(seconds, 1e-6))))
-        if chunk != self._chunk:
-            self._chunk = chunk
-            self._feed(ChunkChanged(chunk))
-
-    # --- time ---
-
-    def _time_left(self) -> float | None:
-        """Return the seconds until the first deadline, or None."""
-        limit = self.options.timeout
-        deadlines = [began + _LAST_WORDS_S for began in self._interrupted.values()]
-        if limit is not None:
-            deadlines += [began + limit for worker, began in self._since.items() if worker not in self._interrupted]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        done = self._delivery.slots[task.slot].progress if task else 0
+        self._feed(WorkerLost(worker, unfit or Loss(status, stack, overtime_s), done))
 
     def _watch_time(self) -> None:
-        now = time.monotonic()
-        limit = self.options.timeout
-        for worker, began in list(self._since.items()):
-            if worker in self._interrupted:
-                if now >= self._interrupted[worker] + _LAST_WORDS_S:
-                    self._backend.kill(worker)
-            elif limit is not None and now >= began + limit:
-                self._interrupted[worker] = now
-                self._backend.interrupt(worker)
-
-    # --- errors ---
-
-    def _lost_error(self, run: Run, index: int, lost: Any) -> MpseqError:
-        if isinstance(lost.cause, MpseqError):  # A later version of the sequence did not unpickle.
-            return lost.cause
-        loss: Loss = lost.cause
-        place = f"while building batch {index}, attempt {lost.attempts} of {self.options.attempts}"
-        error: WorkerLostError
-        if loss.timed_out:
-            error = WorkerTimeoutError(
-                f"Worker {lost.worker} took longer than timeout={self.options.timeout:g} s and was killed {place}",
-                remedy="Raise timeout, or look at the stack below for what it waits for.",
-            )
-            error.stack = loss.stack
-        else:
-            name, remedy = describe_exit(loss.status)
-            error = WorkerLostError(f"Worker {lost.worker} died ({name}) {place}", remedy=remedy)
-            error.traceback = loss.stack
-        error.index, error.epoch = index, run.begun.number
-        error.worker, error.attempt = lost.worker, lost.attempts
-        return error
-
-    def _start_error(self, worker: int, attempts: int, cause: object) -> MpseqError:
-        if isinstance(cause, MpseqError):
-            cause.worker = worker if cause.worker is None else cause.worker
-            return cause
-        assert isinstance(cause, Loss)
-        name, remedy = describe_exit(cause.status)
-        return WorkerLostError(
-            f"Worker {worker} died ({name}) while it started, attempt {attempts} of {self.options.attempts}",
-            worker=worker,
-            attempt=attempts,
-            remedy=remedy,
-            traceback=cause.stack,
-        )
+        late, stuck = self._deadlines.late(time.monotonic())
+        for worker in late:
+            self._backend.interrupt(worker)
+        for worker in stuck:
+            self._backend.kill(worker)
 
     # --- state and end ---
 
@@ -518,8 +396,8 @@ class Pool:
                 waited_s=self._waited_s,
                 bytes_pickled=self._versions.nbytes_pickled,
                 bytes_shared=self._versions.nbytes_shared,
-                slots=len(self._slots),
-                bytes_slots=sum(slot.nbytes for slot in self._slots),
+                slots=len(self._delivery.slots),
+                bytes_slots=self._delivery.nbytes,
             )
 
     def _check_open(self) -> None:

@@ -92,7 +92,7 @@ class Worker:
         self._newest = sequence
         self._own: dict[str, Any] = {}
         self._tasks: deque[Build] = deque()
-        self._skipped: set[int] = set()
+        self._building: int | None = None
         self._layouts: dict[Structure, int] = {}
         self._calls = 0
         self._stopping = False
@@ -132,7 +132,10 @@ class Worker:
             case Build():
                 self._tasks.append(message)
             case Skip(run):
-                self._skipped.add(run)
+                # Tasks of no batches, which are answered at once.
+                self._tasks = deque(task._replace(indices=()) if task.run == run else task for task in self._tasks)
+                if self._building == run:
+                    self._building = None
             case State():
                 self._adopt(message.version, load(message, fds))
             case Forget(version):
@@ -150,6 +153,7 @@ class Worker:
 
     def _answer(self, task: Build) -> None:
         slot = self._slots[task.slot]
+        self._building = task.run
         began = time.perf_counter()
         outcomes: list[Batch | Failure] = []
         changed: tuple[str, ...] = ()
@@ -160,7 +164,7 @@ class Worker:
         for done, index in enumerate(task.indices):
             if done:
                 self._look()
-            if task.run in self._skipped or self._stopping:
+            if self._building is None or self._stopping:
                 break
             outcome, paths = self._outcome(slot, task, index)
             outcomes.append(outcome)

@@ -1,0 +1,117 @@
+"""From what workers answer to batches: the slots, the structures of batches, how large slots and chunks are.
+
+Owns the slots. Each worker numbers the structures it meets; here they get numbers of the pool.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import queue
+
+from keras_mpseq.codec import Structure
+from keras_mpseq.errors import load_error
+from keras_mpseq.messages import Batch, Failure, Layout, Outcome
+from keras_mpseq.run import Parts
+from keras_mpseq.slots import SLOT_HEAD, Slot, anonymous_file, whole_pages
+
+_CHUNK_S = 0.0005
+"""Seconds of work in a task of several small batches: ten times what its message costs both sides."""
+_CHUNK_BYTES = 1 << 18
+_CHUNK_MOST = 64
+
+
+class Delivery:
+    """The pool's side of the slots.
+
+    Args:
+        slots: How many to make.
+        max_bytes: Bound on their sum.
+    """
+
+    def __init__(self, slots: int, max_bytes: int) -> None:
+        self.slots: list[Slot] = []
+        self.released: queue.SimpleQueue[int] = queue.SimpleQueue()
+        """Slots whose lease has ended; put there by finalizers."""
+        self.room = max_bytes
+        """Bytes to which a slot may grow."""
+        self._max_bytes = max_bytes
+        self._sized = False
+        self._chunk = 1
+        self._numbers: dict[Structure, int] = {}
+        self._structures: list[Structure] = []
+        self._layouts: dict[tuple[int, int], int] = {}
+        try:
+            for _ in range(slots):
+                self.slots.append(Slot(anonymous_file()))
+        except BaseException:
+            self.close()
+            raise
+
+    # --- what workers say ---
+
+    def learn(self, worker: int, layout: Layout) -> None:
+        """Note a structure that *worker* will refer to."""
+        structure: Structure = pickle.loads(layout.structure)
+        number = self._numbers.setdefault(structure, len(self._numbers))
+        if number == len(self._structures):
+            self._structures.append(structure)
+        self._layouts[worker, layout.number] = number
+
+    def forget(self, worker: int) -> None:
+        """Note that *worker* is gone: its successor numbers structures anew."""
+        self._layouts = {key: number for key, number in self._layouts.items() if key[0] != worker}
+
+    def received(self, outcome: Batch | Failure, worker: int, attempt: int) -> Batch | Failure:
+        """Return an outcome as the pool keeps it: with a structure of the pool's, or with the error itself."""
+        if isinstance(outcome, Batch):
+            return outcome._replace(layout=self._layouts[worker, outcome.layout])
+        assert isinstance(outcome.error, bytes)
+        error = load_error(outcome.error)
+        error.worker, error.attempt = worker, attempt
+        return Failure(error)
+
+    # --- batches ---
+
+    def parts(self, outcome: Outcome, slot: int, *, lease: bool) -> Parts:
+        """Return a batch: over its slot, which comes back through `released`, or copied out of it."""
+        assert isinstance(outcome, Batch)
+        structure = self._structures[outcome.layout]
+        if not lease:
+            return Parts(structure, self.slots[slot].arrays(outcome.leaves, structure.dtypes, copy=True))
+        release = functools.partial(self.released.put, slot)
+        return Parts(structure, self.slots[slot].leased(outcome.leaves, structure.dtypes, release))
+
+    # --- sizes ---
+
+    def size(self, nbytes: int) -> int:
+        """Fix the room of a slot by the first batch; return how many slots `max_bytes` allows beyond the first."""
+        if self._sized or not nbytes:
+            return 0
+        self._sized = True
+        count = max(1, min(len(self.slots), self._max_bytes // whole_pages(SLOT_HEAD + nbytes)))
+        self.room = self._max_bytes // count
+        return count - 1
+
+    def chunk(self, nbytes: int, seconds: float) -> int | None:
+        """Return how many batches a task should have, if that changes: several where a message costs more than one.
+
+        Args:
+            nbytes: Of the largest batch of a task.
+            seconds: That one of its batches took.
+        """
+        most = min(_CHUNK_BYTES, self.room // 2) // max(1, nbytes)
+        chunk = max(1, min(_CHUNK_MOST, most, int(_CHUNK_S / max(seconds, 1e-6))))
+        changed = chunk != self._chunk
+        self._chunk = chunk
+        return chunk if changed else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all slots have grown to."""
+        return sum(slot.nbytes for slot in self.slots)
+
+    def close(self) -> None:
+        """Give up the slots; leased arrays keep their mappings."""
+        while self.slots:
+            self.slots.pop().close()

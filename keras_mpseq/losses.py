@@ -1,0 +1,50 @@
+"""Why a worker was lost, and the error that tells it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, describe_exit
+
+
+class Loss(NamedTuple):
+    """What is known of the end of a worker."""
+
+    status: int
+    """As subprocess gives it."""
+    stack: str
+    """Its Python stack at the end, where it left one."""
+    overtime_s: float | None
+    """The limit that it exceeded, where that is why it was ended."""
+
+
+def loss_error(cause: object, worker: int, what: str, attempts: int, of: int) -> MpseqError:
+    """Return the error for a worker that was lost as often as is allowed.
+
+    Args:
+        cause: A `Loss`; or an error of ours, which is the answer.
+        worker: Number of the worker.
+        what: What it was doing, as in "while building batch 402".
+        attempts: How often that was tried.
+        of: How often it may be tried.
+    """
+    if isinstance(cause, MpseqError):
+        cause.worker = worker if cause.worker is None else cause.worker
+        return cause
+    assert isinstance(cause, Loss)
+    tried = f"{what}, attempt {attempts} of {of}"
+    if cause.overtime_s is not None:
+        late = WorkerTimeoutError(
+            f"Worker {worker} was killed because it took longer than {cause.overtime_s:g} s {tried}",
+            remedy="Raise timeout, or see in the stack below what it waits for.",
+        )
+        late.stack = cause.stack
+        return _numbered(late, worker, attempts)
+    name, remedy = describe_exit(cause.status)
+    lost = WorkerLostError(f"Worker {worker} died ({name}) {tried}", remedy=remedy, traceback=cause.stack)
+    return _numbered(lost, worker, attempts)
+
+
+def _numbered(error: MpseqError, worker: int, attempt: int) -> MpseqError:
+    error.worker, error.attempt = worker, attempt
+    return error
