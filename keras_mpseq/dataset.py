@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_mpseq.codec import Array, by_leaf, bytes_of, part_count, path_of
 from keras_mpseq.errors import PoolClosedError, SequenceLengthError, UnsupportedLeafError
 from keras_mpseq.loader import feed_of
-from keras_mpseq.options import OnError, Partition, checked, length_of
+from keras_mpseq.options import OnError, Partition, checked, length_of, shard_length
 from keras_mpseq.run import Feed, Iteration, Parts
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 
@@ -112,8 +112,7 @@ def to_dataset(
     dataset = _from_elements(elements, spec, elements.group(spec))
     length = length_of(sequence)
     if length is not None and on_error == "raise" and not varying_length:
-        i, n = options.shard
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(range(i, length, n))))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(shard_length(length, options.shard)))
     quiet = tf.data.Options()
     # With autotune on, deleting an iterator can stall 1.4 s, and iterating costs up to twice as much.
     quiet.autotune.enabled = False

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from keras_mpseq.options import OnError, Options, Partition, checked, length_of
+from keras_mpseq.errors import SequenceLengthError
+from keras_mpseq.options import OnError, Options, Partition, checked, length_of, shard_length
 from keras_mpseq.pool import Pool
 from keras_mpseq.run import Feed, Iteration, Source, Stats
 from keras_mpseq.serial import Serial
@@ -14,7 +15,13 @@ from keras_mpseq.serial import Serial
 
 def feed_of(sequence: Any, options: Options, *, fixed: bool) -> Feed:
     """Return the feed for checked *options*: worker processes, or this process for `workers=0`."""
-    length_of(sequence)  # A bad length is told before any process starts.
+    length = length_of(sequence)  # A bad length is told before any process starts.
+    if length is not None and not shard_length(length, options.shard):
+        i, n = options.shard
+        raise SequenceLengthError(
+            f"Share {i} of {n} of {type(sequence).__name__} is empty: it has {length} batches",
+            remedy="Use fewer shards, or smaller batches.",
+        )
     source: Source = Pool(sequence, options) if options.workers else Serial(sequence, options)
     return Feed(source, fixed)
 
@@ -129,12 +136,10 @@ class Loader:
 
     def __len__(self) -> int:
         """Return the number of batches of the next epoch, on this shard."""
-        options = self._feed.source.options
         length = length_of(self._feed.source.sequence)
         if length is None:
             raise TypeError("The sequence is infinite: it has no length.")
-        i, n = options.shard
-        return len(range(i, length, n))
+        return shard_length(length, self._feed.source.options.shard)
 
     def stats(self) -> Stats:
         """Return what was done so far: batches, waiting time, restarts, bytes shared and pickled."""

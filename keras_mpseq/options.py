@@ -155,6 +155,12 @@ def length_of(sequence: Any) -> int | None:
     return int(count)
 
 
+def shard_length(length: int, shard: tuple[int, int]) -> int:
+    """Return how many of *length* batches shard (i, n) has."""
+    i, n = shard
+    return len(range(i, length, n))
+
+
 def _workers(sequence: object, workers: int | str) -> int:
     if isinstance(workers, str):
         if workers != "auto":

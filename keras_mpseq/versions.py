@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_mpseq.messages import State
-from keras_mpseq.payload import pack, same_bytes
+from keras_mpseq.payload import pack, reusable
 from keras_mpseq.slots import anonymous_file, read_only, write_file
 
 
@@ -65,18 +65,13 @@ class Versions:
         """Return the version of *sequence* as it is now: the current one, or a new one."""
         packed = pack(sequence)
         old = self.current.segments
-        pieces: list[memoryview | bytes] = [packed.data, *packed.buffers]
-        new = tuple(self._reused(number, data) or Segment.of(data) for number, data in enumerate(pieces))
+        pieces: list[memoryview] = [memoryview(packed.data), *packed.buffers]
+        found = reusable(pieces, [segment.view for segment in old])
+        new = tuple(Segment.of(piece) if at is None else old[at] for piece, at in zip(pieces, found, strict=True))
         if new != old:
             self.current = Version(self.current.number + 1, new)
             self.live.append(self.current)
         return self.current
-
-    def _reused(self, number: int, data: memoryview | bytes) -> Segment | None:
-        old = self.current.segments
-        if number < len(old) and same_bytes(memoryview(data), old[number].view):
-            return old[number]
-        return None
 
     def retire(self) -> list[int]:
         """Drop the versions that nothing uses any more, and return their numbers."""

@@ -558,6 +558,7 @@ def test_a_copy_of_a_memmap_is_a_plain_array(file):
 def test_a_replaced_file_is_not_looked_for_where_descriptors_are_not_listed(file):
     with unittest.mock.patch("os.listdir", side_effect=FileNotFoundError):
         assert type(through(np.memmap(file, "f4", "r"))) is np.memmap
+        assert type(through(_replaced_by_a_longer_one(file))) is np.ndarray
 
 
 def test_a_file_that_shrank_is_named(file):
@@ -981,6 +982,17 @@ def test_cycles():
     assert paths(ring) == ["seq[0].lock", "seq[0].child.lock"]
 
 
+def test_a_ring_that_fails_only_as_a_whole_is_still_named():
+    class Ring:
+        def __init__(self):
+            self.parts = [self]
+
+        def __reduce__(self):
+            return 3, (self.parts,)
+
+    assert paths(Ring()) == ["seq"]
+
+
 def test_nesting_that_is_too_deep_is_named_where_it_begins():
     deep: list = []
     for _ in range(100_000):
@@ -1138,6 +1150,11 @@ def test_every_change_is_seen(name):
     new = pack(seq)
     assert reusable(new.buffers, copies) == found
     assert (new.data == old.data) == same_data
+
+
+def test_equal_arrays_keep_their_places():
+    packed = pack([np.zeros(MIB, "u1"), np.zeros(MIB, "u1")])
+    assert reusable(packed.buffers, shared(packed)) == (0, 1)
 
 
 def test_a_writeable_array_made_read_only_is_the_same_to_a_worker():
