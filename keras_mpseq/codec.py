@@ -96,10 +96,10 @@ def by_leaf(kinds: Iterable[str], parts: Iterable[T]) -> Iterator[tuple[str, lis
 
 
 def part_count(kind: str) -> int:
-    """Return how many parts a leaf of this kind has."""
+    """Return how many parts a leaf of this kind has; "text", a spec's kind for strings, is one tensor."""
     if kind.startswith("ragged:"):
         return 1 + int(kind[7:])
-    return {"array": 1, "str": 2, "bytes": 2}.get(kind, 3)
+    return {"array": 1, "text": 1, "str": 2, "bytes": 2}.get(kind, 3)
 
 
 def path_of(tree: optree.PyTreeSpec, number: int) -> str:

@@ -30,6 +30,8 @@ _THREADS_OF = (
     "TF_NUM_INTEROP_THREADS",
 )
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+_NO_BACKGROUND = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Keras imports pandas and so pyarrow where they are installed, whose allocator starts a thread: that forbids a fork."""
 _BOOT = "import sys; sys.path[:] = {path!r}; from keras_mpseq.process import main; main({args})"
 
 
@@ -55,7 +57,7 @@ class TemplateDiedError(MpseqError):
 
 def child_environment(threads: int) -> dict[str, str]:
     """Return the environment of children: GPUs hidden, *threads* threads for numeric libraries."""
-    return {**os.environ, **_NO_GPU, **dict.fromkeys(_THREADS_OF, str(threads))}
+    return {**_NO_BACKGROUND, **os.environ, **_NO_GPU, **dict.fromkeys(_THREADS_OF, str(threads))}
 
 
 class _Child:

@@ -8,7 +8,6 @@ from typing import Any
 
 from keras_mpseq.errors import SequenceLengthError
 from keras_mpseq.options import OnError, Options, Partition, checked, length_of, shard_length
-from keras_mpseq.pool import Pool
 from keras_mpseq.run import Feed, Iteration, Source, Stats
 from keras_mpseq.serial import Serial
 
@@ -22,8 +21,15 @@ def feed_of(sequence: Any, options: Options, *, fixed: bool) -> Feed:
             f"Share {i} of {n} of {type(sequence).__name__} is empty: it has {length} batches",
             remedy="Use fewer shards, or smaller batches.",
         )
-    source: Source = Pool(sequence, options) if options.workers else Serial(sequence, options)
-    return Feed(source, fixed)
+    return Feed(_source(sequence, options), fixed)
+
+
+def _source(sequence: Any, options: Options) -> Source:
+    if not options.workers:
+        return Serial(sequence, options)
+    from keras_mpseq.pool import Pool  # Not above: it stands on what Windows does not have, where workers are 0.
+
+    return Pool(sequence, options)
 
 
 class Batches(Iterator[Any]):

@@ -8,7 +8,6 @@ import logging
 import os
 import selectors
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +41,9 @@ class LocalBackend:
         self._selector = selectors.DefaultSelector()
         self._channels: dict[int, Channel] = {}
         self._stacks: dict[int, int] = {}
-        self._wakeup, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup, self._waker = os.pipe()  # Not pipe2, which macOS does not have.
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(self._waker, False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, None)
         self._launcher: Launcher = (
             TemplateLauncher(setup, self._fds, self._selector, start_s)
@@ -66,8 +67,8 @@ class LocalBackend:
         """See Backend."""
         channel, end = Channel.pair()
         self._channels[worker] = channel
-        stack = self._stacks.setdefault(worker, -1)
-        if stack < 0:
+        stack = self._stacks.get(worker)
+        if stack is None:
             stack = self._stacks[worker] = anonymous_file()
             fcntl.fcntl(stack, fcntl.F_SETFL, os.O_APPEND)  # Each process writes from the start of an emptied file.
         os.ftruncate(stack, 0)
@@ -151,8 +152,3 @@ class LocalBackend:
         for fd in (self._wakeup, self._waker, *self._stacks.values()):
             os.close(fd)
         return happened
-
-
-def default_launcher() -> str:
-    """Return the launcher of this platform: "template" where processes can be forked and watched safely."""
-    return "template" if sys.platform == "linux" and hasattr(os, "pidfd_open") else "spawn"

@@ -112,8 +112,8 @@ class WorkerLost(NamedTuple):
 
     worker: int
     cause: object
-    done: int
-    """How many positions of the task it was building were finished (0 when it held none)."""
+    done: int | None
+    """How many positions of the oldest task it held were finished; None when it had not begun one."""
 
 
 class StartFailed(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from keras_mpseq.errors import SequenceLengthError
 from keras_mpseq.local import Safe
-from keras_mpseq.local_backend import default_launcher
 from keras_mpseq.spec import ElementSpec
 
 Partition = Literal["dynamic", "block", "stride"]
@@ -214,5 +214,12 @@ def _described(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
+def default_launcher() -> str:
+    """Return the launcher of this platform: "template" where processes can be forked and watched safely."""
+    return "template" if sys.platform == "linux" and hasattr(os, "pidfd_open") else "spawn"
+
+
 def _physical_memory() -> int:
+    if not hasattr(os, "sysconf"):  # Windows, where there are no workers and so no slots.
+        return 0
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -18,9 +18,11 @@ import threading
 import time
 import warnings
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from keras_mpseq.backend import Ended, Said
+from keras_mpseq.build import STATEFUL_REMEDY
 from keras_mpseq.deadlines import Deadlines, start_limit
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.epochs import Begun, Epochs
@@ -88,7 +90,10 @@ class Pool:
         self.skipped = 0
         self._pid = os.getpid()
         self._turn = threading.Condition()
-        self._driving = self._closed = self._warned = False
+        self._driver: int | None = None
+        """The thread that waits in the backend."""
+        self._closed = self._warned = False
+        self._warning = ""
         self._events: deque[Event] = deque()
         self._runs: dict[int, Run] = {}
         self._numbers = itertools.count()
@@ -122,11 +127,24 @@ class Pool:
     def iterate(self) -> Run:
         """See Source."""
         self._check_open()
-        self._end_dropped()
+        with self._whole():
+            self._end_dropped()
         return self._start(self.epochs.begin())
 
-    def _start(self, begun: Begun) -> Run:
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Hold the turn. What is interrupted within (Ctrl-C) is in an unknown state, so that nothing may go on."""
         with self._turn:
+            try:
+                yield
+            except MpseqError:
+                raise
+            except BaseException:
+                self._closed = True
+                raise
+
+    def _start(self, begun: Begun) -> Run:
+        with self._whole():
             self._check_open()
             version = self._publish()
             run = Run(next(self._numbers), begun, version)
@@ -138,7 +156,7 @@ class Pool:
     def refreshed(self, run: Run) -> Run:
         """See Source."""
         begun = self.epochs.again(run.begun)
-        with self._turn:
+        with self._whole():
             if begun.length == run.begun.length and self._publish() is run.version:
                 return run
         self.abandon(run)
@@ -159,7 +177,9 @@ class Pool:
 
     def abandon(self, run: Run) -> None:
         """See Source."""
-        with self._turn:
+        if os.getpid() != self._pid:  # A process that the user's code forked: the workers are not its own.
+            return
+        with self._whole():
             if not self._closed:
                 self._end_run(run)
                 self._feed(RunAbandoned(run.number))
@@ -188,41 +208,62 @@ class Pool:
             PoolClosedError: The pool was closed.
         """
         began = time.perf_counter()
-        with self._turn:
+        self._check_open()
+        while True:
+            self._warn()
+            with self._whole():
+                answer = self._answer(run, wait)
+            if answer is not None:
+                self._waited_s += time.perf_counter() - began
+                return answer
+            self._drive()
+
+    def _answer(self, run: Run, wait: bool) -> Answer | None:
+        """Return the next answer of *run*, or None when this thread is to drive first."""
+        self._check_open()
+        self._collect()
+        if not run.wanted and not run.answers:  # An error may have come before it was asked for.
+            run.wanted = True
+            self._feed(Wanted(run.number))
+        while not run.answers:
+            if not wait:
+                return Signal.NOT_READY
+            if not self._others_drive():
+                self._driver = threading.get_ident()
+                return None
+            self._turn.wait()
             self._check_open()
-            self._collect()
-            if not run.wanted and not run.answers:  # An error may have come before it was asked for.
-                run.wanted = True
-                self._feed(Wanted(run.number))
-            while not run.answers:
-                if not wait:
-                    return Signal.NOT_READY
-                if self._driving:
-                    self._turn.wait()
-                else:
-                    self._drive()
-                self._check_open()
-            self._waited_s += time.perf_counter() - began
-            run.wanted = False
-            return run.answers.popleft()
+        run.wanted = False
+        return run.answers.popleft()
+
+    def _others_drive(self) -> bool:
+        """Tell whether another thread waits in the backend. This one does not, whatever an interrupt left noted."""
+        return self._driver not in (None, threading.get_ident())
 
     def _drive(self) -> None:
         """Wait once in the backend, without the lock, and handle what happened."""
-        patience = self._deadlines.left(time.monotonic())
-        self._driving = True
-        self._turn.release()
         try:
-            ready = self._backend.wait(patience)
-        finally:
-            self._turn.acquire()
-            self._driving = False
+            ready = self._backend.wait(self._deadlines.left(time.monotonic()))
+        except BaseException:  # Interrupted: nothing was received, so that whoever comes next may drive.
+            with self._turn:
+                self._driver = None
+                self._turn.notify_all()
+            raise
+        with self._whole():
+            self._driver = None
             self._turn.notify_all()
-        if self._closed:
-            return
-        for happening in self._backend.receive(ready):
-            self._hear(happening)
-        self._collect()
-        self._watch_time()
+            if self._closed:
+                return
+            for happening in self._backend.receive(ready):
+                self._hear(happening)
+            self._collect()
+            self._watch_time()
+
+    def _warn(self) -> None:
+        """Give the warning that is due: outside of all bookkeeping, because a filter may make it an exception."""
+        if self._warning:
+            warning, self._warning = self._warning, ""
+            warnings.warn(warning, UserWarning, stacklevel=3)
 
     def _collect(self) -> None:
         """Take in what finalizers left: ended leases, dropped iterators."""
@@ -247,7 +288,7 @@ class Pool:
             # Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on.
             self._closed = True
             raise
-        if self._driving:
+        if self._others_drive():
             self._backend.wake()  # Deadlines may have changed.
 
     def _perform(self, action: Action) -> None:
@@ -272,6 +313,7 @@ class Pool:
         assert run.version is not None
         if not self._deadlines.busy(worker):
             self._deadlines.build(worker, time.monotonic())
+        self._delivery.slots[slot].progress = None
         self._backend.send(
             worker, Build(run.number, run.begun.number, run.version.number, indices, slot, self._delivery.room)
         )
@@ -348,7 +390,7 @@ class Pool:
             self._feed(SlotsAdded(more))
         if done.changed and not self._warned:
             self._warned = True
-            warnings.warn(f"{done.changed[0]}.", UserWarning, stacklevel=2)
+            self._warning = f"{done.changed[0]}. {STATEFUL_REMEDY}"
         self._deadlines.rest(worker)
         self._feed(Built(worker, outcomes))
         if self._scheduler.current(worker) is not None and not self._deadlines.busy(worker):
@@ -373,7 +415,7 @@ class Pool:
             self._feed(StartFailed(worker, unfit))
             return
         task = self._scheduler.current(worker)
-        done = self._delivery.slots[task.slot].progress if task else 0
+        done = self._delivery.slots[task.slot].progress if task else None
         self._feed(WorkerLost(worker, unfit or Loss(status, stack, overtime_s), done))
 
     def _watch_time(self) -> None:
@@ -401,6 +443,12 @@ class Pool:
             )
 
     def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise PoolClosedError(
+                f"The loader belongs to process {self._pid} and cannot be used in process {os.getpid()}, "
+                "which was forked from it",
+                remedy="Make a Loader of its own there.",
+            )
         if self._closed:
             raise PoolClosedError("The loader is closed", remedy="Iterate inside its `with` block, or make a new one.")
 
@@ -410,7 +458,7 @@ class Pool:
             return
         with self._turn:
             self._closed = True
-            while self._driving:
+            while self._others_drive():
                 self._backend.wake()
                 self._turn.wait()
             self._resources.close()

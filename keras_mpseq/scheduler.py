@@ -205,11 +205,12 @@ class Scheduler:
             self._slots.give_back(job)
         self._answer(run)
 
-    def _on_lost(self, number: int, cause: object, done: int) -> None:
+    def _on_lost(self, number: int, cause: object, done: int | None) -> None:
         worker = self._workers.expect(number, "was lost", WorkerState.STARTING, WorkerState.READY)
         self.losses += 1
         jobs, worker.jobs = worker.jobs, deque()
-        if jobs and jobs[0].run.live:
+        # A task that was sent to a worker already dead is not to blame, and none of it was begun.
+        if jobs and jobs[0].run.live and done is not None:
             self._blame(jobs[0], number, cause, done)
         for job in jobs:
             job.worker = None

@@ -28,7 +28,7 @@ from keras_mpseq.messages import Leaf
 ALIGNMENT = 64
 """Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
 SLOT_HEAD = ALIGNMENT
-"""A slot begins with one aligned word: how many batches of the task are finished."""
+"""A slot begins with one aligned word: how far the task is, see `Slot.progress`."""
 
 
 def anonymous_file(nbytes: int = 0) -> int:
@@ -104,14 +104,20 @@ class Slot:
         return self._end
 
     @property
-    def progress(self) -> int:
-        """How many batches of the task are finished; the pool reads it when the worker has died."""
+    def progress(self) -> int | None:
+        """How many batches of the task are finished, or None before it is begun.
+
+        The pool reads it when the worker has died, to know which batch to blame, and sets it to None before it sends
+        a task. In the slot's first word lies one more than the number, so that a new slot says "not begun".
+        """
         self.remap()
-        return int(self._maps[-1][:8].view(np.int64)[0]) if self.capacity else 0
+        word = int(self._maps[-1][:8].view(np.int64)[0]) if self.capacity else 0
+        return word - 1 if word else None
 
     @progress.setter
-    def progress(self, done: int) -> None:
-        self._maps[-1][:8].view(np.int64)[0] = done
+    def progress(self, done: int | None) -> None:
+        if self.capacity:
+            self._maps[-1][:8].view(np.int64)[0] = 0 if done is None else done + 1
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Allocate an array in the slot; raises SlotTooSmallError when the task's room is used up."""

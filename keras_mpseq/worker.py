@@ -44,7 +44,7 @@ from keras_mpseq.messages import (
 from keras_mpseq.order import seed_globals
 from keras_mpseq.slots import Slot, read_only
 
-DUMP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR1) + 7
+DUMP_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR1  # macOS has no SIGRTMIN.
 """Makes a worker write its Python stack to its stack file and die of the signal."""
 _WATCHED_CALLS = (2, 3)
 """Which calls of a worker are compared when not strict: the first may still open files and fill caches."""

@@ -12,13 +12,14 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ SCRIPT_S = 50.0
 """For a script to say the next line or to end; reached only by a hang, and before faulthandler's own time-out."""
 _OUR_CHILD = "keras_mpseq.process"
 _OUR_FDS = ("pipe:", "socket:", "/memfd:", "anon_inode:[pidfd]", "anon_inode:[eventpoll]")
+_NOISE = re.compile(r"^(?:WARNING: All log messages before absl.*|[IW]\d{4} \d\d:.*|[IW]0000 00:.*|.* tensorflow/.*)\n", re.M)
+"""What TensorFlow logs when it is imported."""
 _PR_SET_CHILD_SUBREAPER = 36
 _failed = pytest.StashKey[bool]()
 
@@ -165,11 +168,11 @@ class Script:
     def line(self) -> str:
         """Return the next line of the script's stdout; "" at its end."""
         assert self.process.stdout is not None
-        with _alarm(f"The script said nothing for {SCRIPT_S:g} s."):
+        with alarm(f"The script said nothing for {SCRIPT_S:g} s."):
             return self.process.stdout.readline().decode().rstrip("\n")
 
     def wait_for(self, text: str) -> None:
-        """Read until the line *text*."""
+        """Read up to the line *text*."""
         seen = []
         while (line := self.line()) != text:
             seen.append(line)
@@ -184,7 +187,7 @@ class Script:
     def ended(self) -> tuple[int, str, str]:
         """Wait for the end; return exit status, the rest of stdout, and stderr."""
         out, errors = self.process.communicate(timeout=SCRIPT_S)
-        return self.process.returncode, out.decode(), errors.decode()
+        return self.process.returncode, out.decode(), "".join(_NOISE.split(errors.decode()))
 
     def end(self) -> None:
         """Kill it, if it runs still."""
@@ -193,12 +196,13 @@ class Script:
 
 
 @contextlib.contextmanager
-def _alarm(message: str) -> Iterator[None]:
+def alarm(message: str | Callable[[], str], seconds: float = SCRIPT_S) -> Iterator[None]:
+    """Raise TimeoutError when the block takes too long."""
     def ring(*_: Any) -> None:
-        raise TimeoutError(message)
+        raise TimeoutError(message if isinstance(message, str) else message())
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SCRIPT_S)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

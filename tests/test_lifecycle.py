@@ -445,6 +445,8 @@ def test_large_batches_are_not_copied_into_tensorflow() -> None:
             assert place_in_memory_file(address(view)) is not None
             got += firsts([view])
         assert got == epoch(number, 30)
+    del tensor, view
+    tf.constant(0)  # TensorFlow lets go of the last buffer that it lent to NumPy at its next call.
 
 
 def test_slots_are_reused_for_the_life_of_the_pool() -> None:

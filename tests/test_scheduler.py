@@ -245,10 +245,10 @@ class Referee:
             if len(task.positions) == 1:
                 self.singles.add(task.slot)
 
-    def _note_lost(self, worker: int, cause: object, done: int) -> None:
+    def _note_lost(self, worker: int, cause: object, done: int | None) -> None:
         self.losses += 1
         tasks, self.tasks[worker] = self.tasks[worker], []
-        if tasks and tasks[0].run in self.runs:
+        if tasks and tasks[0].run in self.runs and done is not None:
             run, task = self.runs[tasks[0].run], tasks[0]
             position = task.positions[min(done, len(task.positions) - 1)]
             run.losses[position] += 1
@@ -559,8 +559,8 @@ class Play(RuleBasedStateMachine):
                 sizes = sizes[1:] + sizes[:1]
 
     @precondition(lambda self: any(self.referee.tasks))
-    @rule(pick=st.integers(0, 2), times=st.integers(1, 3), done=st.integers(0, 4), ready=st.booleans())
-    def lose(self, pick: int, times: int, done: int, ready: bool) -> None:
+    @rule(pick=st.integers(0, 2), times=st.integers(1, 3), done=st.none() | st.integers(0, 4), ready=st.booleans())
+    def lose(self, pick: int, times: int, done: int | None, ready: bool) -> None:
         workers = [worker for worker, tasks in enumerate(self.referee.tasks) if tasks]
         worker = workers[pick % len(workers)]
         for _ in range(times if ready else 1):
@@ -1038,6 +1038,16 @@ def test_user_code_that_fails_at_start_ends_all_runs_at_once() -> None:
     assert play.feed(RunStarted(1, order_of(9))) == [Spawn(1)]
     play.ready()
     assert play.drive(1) == list(range(9))
+
+
+def test_a_task_that_was_not_begun_is_not_charged() -> None:
+    play = Referee(workers=1, attempts=1)
+    play.start(order_of(2))
+    play.feed(Wanted(0))
+    assert play.feed(WorkerLost(0, CAUSE, None)) == [Spawn(0)]
+    assert play.scheduler.attempt(0, 0) == 1
+    play.ready()
+    assert play.drive(0) == [0, 1]
 
 
 def test_a_worker_lost_between_epochs_is_replaced() -> None:

@@ -102,8 +102,17 @@ MUTANTS = [
     Mutant(
         "queued tasks are charged for a death",
         "scheduler",
-        "        if jobs and jobs[0].run.live:\n            self._blame(jobs[0], number, cause, done)\n",
-        "        for job in (j for j in jobs if j.run.live):\n            self._blame(job, number, cause, done)\n",
+        "        if jobs and jobs[0].run.live and done is not None:\n"
+        "            self._blame(jobs[0], number, cause, done)\n",
+        "        for job in (j for j in jobs if j.run.live and done is not None):\n"
+        "            self._blame(job, number, cause, done)\n",
+    ),
+    Mutant(
+        "a task that a dead worker never began is charged",
+        "scheduler",
+        "        if jobs and jobs[0].run.live and done is not None:\n"
+        "            self._blame(jobs[0], number, cause, done)\n",
+        "        if jobs and jobs[0].run.live:\n            self._blame(jobs[0], number, cause, done or 0)\n",
     ),
     Mutant(
         "the first batch of a chunk is charged, whichever was being built",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_mpseq import SafeSequence
-from tests.bench.workloads import BIG, Filled, Touched, fill, touch
+from tests.bench.workloads import BIG, Batches, Filled, Touched, fill, touch
 
 
 class TouchedInPlace(Touched, SafeSequence):
@@ -25,4 +26,4 @@ class FilledInPlace(Filled, SafeSequence):
         return fill(self.empty(BIG, np.float32), self.sources[index % len(self.sources)])
 
 
-IN_PLACE = {"touched": TouchedInPlace, "filled": FilledInPlace}
+IN_PLACE: dict[str, Callable[[int], Batches]] = {"touched": TouchedInPlace, "filled": FilledInPlace}

@@ -8,8 +8,9 @@ import re
 import signal
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from keras_mpseq import Loader, to_dataset
 from tests.bench.workloads import WORKERS, Pids, Tiny
@@ -17,6 +18,8 @@ from tests.bench.workloads import WORKERS, Pids, Tiny
 _TIMES = 5
 _MANY = 100_000
 _MEMORY_WORKERS = 4
+_WATCHED = 500
+"""Batches between two kills: more than are ahead, so that none of a dead worker comes after them."""
 
 
 def first_batch_s() -> float:
@@ -34,27 +37,27 @@ def _first(sequence: Tiny) -> float:
 def replaced_s() -> float:
     """From SIGKILL of a worker to the first batch that its replacement built, less the usual time of a batch."""
     batches = iter(to_dataset(Pids(_MANY), workers=WORKERS))
-    known, usual_s = _watch(batches, 500)
+    known, latest, usual_s = _watch(batches)
     spent = []
     for _ in range(_TIMES):
         began = time.perf_counter()
-        os.kill(max(known), signal.SIGKILL)  # The one that came last, after the first round.
-        while (pid := int(next(batches)[0])) in known:
+        os.kill(latest, signal.SIGKILL)
+        while int(next(batches)[0]) in known:
             pass
         spent.append(time.perf_counter() - began - usual_s)
-        known.add(pid)
-        known = _watch(batches, 500)[0]
+        seen, latest, usual_s = _watch(batches)
+        known |= seen
     return statistics.median(spent)
 
 
-def _watch(batches: Iterable[object], count: int) -> tuple[set[int], float]:
-    """Take *count* batches: return who built them, and the median seconds between two."""
-    pids = set()
+def _watch(batches: Iterator[Any]) -> tuple[set[int], int, float]:
+    """Take some batches: return who built them, who built the last, and the median seconds between two."""
+    pids = []
     times = []
-    for batch in itertools.islice(batches, count):
+    for batch in itertools.islice(batches, _WATCHED):
         times.append(time.perf_counter())
-        pids.add(int(batch[0]))  # type: ignore[index]
-    return pids, statistics.median(later - earlier for earlier, later in itertools.pairwise(times))
+        pids.append(int(batch[0]))
+    return set(pids), pids[-1], statistics.median(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 def private_mb() -> float:

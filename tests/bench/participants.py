@@ -61,7 +61,7 @@ def torch_dataset(sequence: Batches) -> Iterator[tf.data.Dataset]:
 @contextmanager
 def grain_dataset(sequence: Batches) -> Iterator[tf.data.Dataset]:
     """A MapDataset with mp_prefetch, feeding from_generator."""
-    import grain
+    import grain  # type: ignore[import-untyped]
     from absl import flags
 
     flags.FLAGS.mark_as_parsed()  # As absl.app.run does: grain reads flags, also in its workers.
@@ -75,7 +75,7 @@ def grain_dataset(sequence: Batches) -> Iterator[tf.data.Dataset]:
 @contextmanager
 def hf_dataset(sequence: Batches) -> Iterator[tf.data.Dataset]:
     """A table of indices, whose collate function builds the batch in the workers."""
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
 
     indices = Dataset.from_dict({"index": np.arange(len(sequence))})
     yield indices.to_tf_dataset(

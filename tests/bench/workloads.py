@@ -45,7 +45,7 @@ class Held(Counted):
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
-        self.batch = images(1)[0]
+        self.batch: NDArray[Any] = images(1)[0]
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         return self.batch

@@ -1,0 +1,103 @@
+"""What is compared with what, and what the ratio has to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.bench.running import Run
+
+Kind = Literal["times faster", "times the time", "share", "limit"]
+"""Faster: theirs / ours, at least. Time: ours / theirs, at most. Share: of their speed, at least. Limit: at most."""
+
+_COUNTS: dict[str, dict[str, int]] = {
+    "held": {"ours": 400, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
+    "touched": {"ours-in-place": 800, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
+    "filled": {"ours": 300, "ours-in-place": 400, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
+    "tiny": {"ours": 5000, "slices": 5000, "keras": 2000, "torch": 1000, "grain": 1000, "datasets": 1000},
+    "work": dict.fromkeys(("ours", "bare", "keras", "keras-single", "torch", "grain", "datasets"), 200),
+}
+"""Batches, for about a second or two in each: slow participants get fewer."""
+_QUICK = 5
+"""A quick run takes so many times fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One row: our run against another's, or against a limit in the unit of ours."""
+
+    group: str
+    what: str
+    ours: Run
+    other: Run | float
+    kind: Kind
+    required: float | None = None
+    unit: str = "ms"
+
+
+def claims(quick: bool) -> list[Claim]:
+    """Return all rows in the order of the table."""
+    return [*_big(quick), *_tiny(quick), *_cpu(quick), *_moments()]
+
+
+def _run(participant: str, workload: str, quick: bool) -> Run:
+    count = _COUNTS[workload][participant]
+    return Run(participant, workload, count // _QUICK if quick else count)
+
+
+def _big(quick: bool) -> list[Claim]:
+    rows = []
+    for what, ours, workload, required in (
+        ("19 MB, ready", "ours", "held", {"keras": 25.0, "torch": 4.0}),
+        ("19 MB, self.empty", "ours-in-place", "touched", {"keras": 45.0}),
+        ("19 MB, written in full", "ours", "filled", {}),
+        ("19 MB, written in full, self.empty", "ours-in-place", "filled", {}),
+    ):
+        own = _run(ours, workload, quick)
+        for peer in ("keras", "torch", "grain", "datasets"):
+            rows.append(Claim("big", what, own, _run(peer, workload, quick), "times faster", required.get(peer)))
+        if workload == "held":
+            rows.append(Claim("big", what, own, Run("copyto", "held"), "share", 0.40))
+    return rows
+
+
+def _tiny(quick: bool) -> list[Claim]:
+    ours = _run("ours", "tiny", quick)
+    return [
+        Claim("tiny", "1 KB", ours, _run("keras", "tiny", quick), "times faster", 3.0),
+        Claim("tiny", "1 KB", ours, _run("slices", "tiny", quick), "times the time", 3.0),
+        *(
+            Claim("tiny", "1 KB", ours, _run(peer, "tiny", quick), "times faster")
+            for peer in ("torch", "grain", "datasets")
+        ),
+    ]
+
+
+def _cpu(quick: bool) -> list[Claim]:
+    ours = _run("ours", "work", quick)
+    return [
+        Claim("cpu", "10 ms of pure Python", ours, _run("bare", "work", quick), "share", 0.93),
+        *(
+            Claim("cpu", "10 ms of pure Python", ours, _run(peer, "work", quick), "times faster")
+            for peer in ("keras", "keras-single", "torch", "grain", "datasets")
+        ),
+    ]
+
+
+def _moments() -> list[Claim]:
+    return [
+        Claim("first", "first batch after to_dataset", Run("first-batch", "moment"), 300.0, "limit", 1.0),
+        Claim("replace", "a killed worker's replacement", Run("replaced", "moment"), 100.0, "limit", 1.0),
+        Claim("memory", "private memory of a worker", Run("memory", "moment"), 15.0, "limit", 1.0, "MB"),
+        *(
+            Claim("gap", f"from epoch to epoch, {how}", Run(run, "moment"), 5.0, "limit", 1.0)
+            for how, run in (
+                ("Loader", "gap-loader"),
+                ("dataset.repeat()", "gap-repeat"),
+                ("dataset iterated again", "gap-dataset"),
+            )
+        ),
+    ]
+
+
+GROUPS = ("big", "tiny", "cpu", "first", "replace", "memory", "gap")
