@@ -108,10 +108,10 @@ def _public(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, type) and issubclass(value, MpseqError):
         yield from (f"Base: {_code(value.__bases__[0])}.", "")
         if "__init__" in vars(value):
-            yield from ("```text", _signature(name, value.__init__), "```", "")
+            yield from ("```text", _signature(name, vars(value)["__init__"]), "```", "")
         yield from _docstring(value)
     elif isinstance(value, type):
-        yield from ("```text", f"class {_signature(name, value.__init__)}", "```", "")
+        yield from ("```text", f"class {_signature(name, vars(value)['__init__'])}", "```", "")
         yield from _docstring(value)
         for member, found in vars(value).items():
             if inspect.getdoc(found) and (not member.startswith("_") or member in _SPOKEN):

@@ -141,7 +141,8 @@ STATEFUL_REMEDY = (
 
 def fingerprint(sequence: Any) -> dict[str, int]:
     """Return a hash of each thing that `__getitem__` might change, by its path."""
-    prints = {f"self.{name}": _digest(value) for name, value in vars(sequence).items() if name != "_mpseq"}
+    attributes = getattr(sequence, "__dict__", {})  # A list of batches has none.
+    prints = {f"self.{name}": _digest(value) for name, value in attributes.items() if name != "_mpseq"}
     for cls in type(sequence).__mro__:
         if cls.__module__.partition(".")[0] in ("builtins", "keras", "keras_mpseq", "tf_keras", "abc", "typing"):
             continue

@@ -8,6 +8,7 @@ holds nobody up. There is no lock: each end has one reader and one writer at a t
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import pickle
 import socket
@@ -46,6 +47,12 @@ class Channel:
     def fileno(self) -> int:
         """Return the descriptor, to wait on."""
         return self._sock.fileno()
+
+    def hang_up(self) -> None:
+        """Let the peer see the end, whoever else holds this end too (a process that the user's code forked); close."""
+        with contextlib.suppress(OSError):  # The peer is gone.
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self.close()
 
     def close(self) -> None:
         """Close this end, and every descriptor that arrived and was not taken."""

@@ -72,6 +72,8 @@ class _Child:
         args = f"{kind!r}, {channel_fd}, {end}, {stack_fd}, {number}"
         # As multiprocessing does: -O, -W, -X and the like change what the user's code means.
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        # Inherited: until the child ignores SIGINT itself, Ctrl-C would end it with a traceback of its own.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT.format(path=sys.path, args=args)],
@@ -83,6 +85,7 @@ class _Child:
             os.close(self._lifeline)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(end)
             if mark >= 0:
                 os.close(mark)
@@ -211,7 +214,7 @@ class TemplateLauncher:
         """See Launcher."""
         if self._channel is not None:
             self._selector.unregister(self._channel)
-            self._channel.close()
+            self._channel.hang_up()
             self._channel = None
         if self._template is not None:
             self._template.wait(patience_s)

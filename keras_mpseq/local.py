@@ -124,7 +124,7 @@ class per_worker(Generic[T]):  # noqa: N801 - a decorator, spelled like property
                 return h5py.File(self.path)
 
             def __getitem__(self, index):
-                return self.file["x"][32 * index:32 * (index + 1)]
+                return self.file["x"][32 * index : 32 * (index + 1)]
         ```
     """
 

@@ -65,17 +65,21 @@ class LocalBackend:
 
     def spawn(self, worker: int) -> None:
         """See Backend."""
-        channel, end = Channel.pair()
-        self._channels[worker] = channel
         stack = self._stacks.get(worker)
         if stack is None:
             stack = self._stacks[worker] = anonymous_file()
             fcntl.fcntl(stack, fcntl.F_SETFL, os.O_APPEND)  # Each process writes from the start of an emptied file.
         os.ftruncate(stack, 0)
-        with end:
-            if isinstance(self._launcher, SpawnLauncher):
-                channel.send(self._setup, self._fds)
-            self._launcher.launch(worker, end.fileno(), stack)
+        channel, end = Channel.pair()
+        try:
+            with end:
+                if isinstance(self._launcher, SpawnLauncher):
+                    channel.send(self._setup, self._fds)
+                self._launcher.launch(worker, end.fileno(), stack)
+        except BaseException:
+            channel.close()
+            raise
+        self._channels[worker] = channel
         self._selector.register(channel, selectors.EVENT_READ, worker)
 
     def send(self, worker: int, message: Any, fds: Sequence[int] = ()) -> None:
@@ -123,7 +127,9 @@ class LocalBackend:
         return said
 
     def _bury(self, end: Exited) -> list[Said | Ended]:
-        channel = self._channels.pop(end.worker)
+        channel = self._channels.pop(end.worker, None)
+        if channel is None:  # Its start was interrupted.
+            return []
         if channel.fileno() in self._selector.get_map():
             self._selector.unregister(channel)
         rest = [Said(end.worker, message) for message, _ in channel.receive_rest(_PATIENCE_S)]
@@ -146,7 +152,7 @@ class LocalBackend:
             happened += self.receive(self.wait(left))
         self._launcher.close(max(0.0, deadline - time.monotonic()) if not self._channels else 0.0)
         for channel in self._channels.values():
-            channel.close()
+            channel.hang_up()
         self._channels.clear()
         self._selector.close()
         for fd in (self._wakeup, self._waker, *self._stacks.values()):

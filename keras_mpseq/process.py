@@ -7,6 +7,7 @@ could not learn it otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import selectors
@@ -30,15 +31,15 @@ def main(kind: str, channel_fd: int, lifeline_fd: int, stack_fd: int, number: in
     role.in_worker = True
     # Ctrl-C goes to the whole group; the training process decides what it means and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     channel = Channel(socket.socket(fileno=channel_fd))
-    try:
+    # The other end may close at any time, as when Ctrl-C interrupts the start of the pool: that is no error here.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         setup, fds = channel.receive()
-    except EOFError:
-        return
-    if kind == "template":
-        _be_template(channel, setup, fds)
-    else:
-        _be_spawned(number, channel, setup, fds, stack_fd)
+        if kind == "template":
+            _be_template(channel, setup, fds)
+        else:
+            _be_spawned(number, channel, setup, fds, stack_fd)
 
 
 def _load(setup: Setup, fds: list[int]) -> tuple[Any, list[Any]]:

@@ -140,10 +140,10 @@ def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 class Script:
     """A Python program in a process group of its own, whose output is read line by line."""
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, stdin: str = "") -> None:
+    def __init__(self, arguments: Sequence[str], cwd: Path, stdin: str = "", path: str = "") -> None:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), path])),
             "PYTHONUNBUFFERED": "1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
@@ -217,15 +217,15 @@ class Scripts:
         self._folder = folder
         self._started: list[Script] = []
 
-    def start(self, source: str, *arguments: object) -> Script:
-        """Start *source* as a file."""
-        path = self._folder / f"script_{len(self._started)}.py"
-        path.write_text(source)
-        return self.start_python([str(path), *map(str, arguments)])
+    def start(self, source: str, *arguments: object, path: str = "") -> Script:
+        """Start *source* as a file, with *path* added to PYTHONPATH."""
+        file = self._folder / f"script_{len(self._started)}.py"
+        file.write_text(source)
+        return self.start_python([str(file), *map(str, arguments)], path=path)
 
-    def start_python(self, arguments: Sequence[str], stdin: str = "") -> Script:
+    def start_python(self, arguments: Sequence[str], stdin: str = "", path: str = "") -> Script:
         """Start the interpreter."""
-        script = Script(arguments, self._folder, stdin)
+        script = Script(arguments, self._folder, stdin, path)
         self._started.append(script)
         return script
 

@@ -188,7 +188,9 @@ def test_excuses_need_a_reason(tmp_path: Path) -> None:
 
 def test_outputs_are_compared(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nprint(2)\n```\n\nNo.\n\n```text\n3\n```\n")
+    page.write_text(
+        "```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nprint(2)\n```\n\nNo.\n\n```text\n3\n```\n"
+    )
     assert expected_outputs(blocks_of(page)) == ["1", None]
     assert matches("took 12 s\n", "took ... s")
     assert not matches("took 12 min\n", "took ... s")

@@ -124,5 +124,5 @@ class _ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is
 
 
 def _figures(logs: dict[str, float]) -> str:
-    named = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation accuracy"}
+    named = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation"}
     return ", ".join(f"{named[key]} {float(logs[key]):.3f}" for key in named if key in logs)

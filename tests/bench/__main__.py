@@ -23,6 +23,8 @@ from tests.bench.throughput import CPU_BATCH_S, UNTIMED
 from tests.bench.workloads import WORKERS
 
 _REPETITIONS = 3
+_WIDTH = 130
+"""Columns of a table that goes to a file or a pipe."""
 _TIMEOUT_S = 60.0
 """Many times what any measurement takes: what is not there by then hangs."""
 
@@ -31,6 +33,9 @@ def main() -> None:
     """Measure, print, write."""
     arguments = _arguments()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    machine = report.machine()  # Before the load is our own.
     rows = [claim for claim in claims(arguments.quick) if claim.group in arguments.only]
     loops = 0
     if "cpu" in arguments.only:
@@ -41,7 +46,7 @@ def main() -> None:
     outcomes = _outcomes(rows, arguments.repetitions, loops, console)
     made = [report.row(claim, outcomes) for claim in rows]
     facts = [
-        *report.machine(),
+        *machine,
         f"Command: `{shlex.join(['python', '-m', 'tests.bench', *sys.argv[1:]])}`, "
         f"medians of {arguments.repetitions} interleaved repetitions.",
     ]

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from keras_mpseq import Loader, to_dataset
-from tests.bench.workloads import WORKERS, Pids, Tiny
+from tests.bench.workloads import TINY, WORKERS, Pids, Tiny
 
 _TIMES = 5
 _MANY = 100_000
@@ -78,6 +81,8 @@ def _private_kb(pid: int) -> int:
 
 _EPOCH = 200
 _EPOCHS = 20
+_GROUP = 10
+"""Batches that one step of a plain generator brings, about as many as come out of a pool together."""
 
 
 def gap_loader_s() -> float:
@@ -97,6 +102,18 @@ def gap_dataset_s() -> float:
     return _gap(batch for _ in range(_EPOCHS) for batch in dataset)
 
 
+def gap_generator_s() -> float:
+    """The same for TensorFlow alone: `from_generator` over an array that is there, set up as our dataset is."""
+    groups = np.zeros((_EPOCH // _GROUP, _GROUP, *TINY), np.float32)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(groups), output_signature=tf.TensorSpec((_GROUP, *TINY), tf.float32)
+    ).unbatch()
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
+    return _gap(batch for _ in range(_EPOCHS) for batch in dataset)
+
+
 def _gap(batches: Iterable[object]) -> float:
     times = [time.perf_counter() for _ in batches]
     assert len(times) == _EPOCH * _EPOCHS, f"{len(times)} batches instead of {_EPOCH * _EPOCHS}"
@@ -110,4 +127,5 @@ MOMENTS = {
     "gap-loader": gap_loader_s,
     "gap-repeat": gap_repeat_s,
     "gap-dataset": gap_dataset_s,
+    "gap-generator": gap_generator_s,
 }

@@ -27,6 +27,7 @@ NAMES = {
     "copyto": "np.copyto",
     "slices": "from_tensor_slices",
     "bare": "bare processes",
+    "gap-generator": "from_generator alone",
 }
 _PACKAGES = ("keras_mpseq", "tensorflow", "keras", "numpy", "torch", "grain", "datasets")
 
@@ -53,7 +54,8 @@ def row(claim: Claim, outcomes: Mapping[Run, Sequence[Outcome]]) -> Row:
         other, other_text = claim.other, "limit"
     required = _required(claim)
     if ours is None or other is None:
-        return Row(claim.what, ours_text, other_text, "-", required, "-" if claim.required is None else "no")
+        met = "-" if claim.required is None else "no" if ours is None else "not measured"
+        return Row(claim.what, ours_text, other_text, "-", required, met)
     at_most = claim.kind in ("times the time", "limit")
     ratio = ours / other if at_most else other / ours
     met = "-"
@@ -114,6 +116,7 @@ def machine() -> list[str]:
     versions = ", ".join(f"{package} {_version(package)}" for package in _PACKAGES)
     return [
         f"Machine: {cores} cores of {processor}, {memory:.0f} GiB, Linux {platform.release().split('-')[0]}.",
+        f"Load in the minute before: {os.getloadavg()[0]:.1f} (0 is an idle machine).",
         f"Versions: Python {platform.python_version()}, {versions}.",
     ]
 
