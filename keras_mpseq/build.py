@@ -5,23 +5,20 @@ The same code runs in a worker and, with `workers=0`, in the training process. T
 
 from __future__ import annotations
 
-import contextlib
 import pickle
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mpseq.errors import MpseqError, StatefulGetitemError, UserCodeError
+from keras_mpseq.errors import MpseqError, StatefulGetitemError, is_interrupt, user_error, users_traceback
 from keras_mpseq.local import Allocator, context
 from keras_mpseq.order import seed_globals
 
 _LARGE = 1 << 20  # Bytes from which an array is sampled instead of pickled.
 _SAMPLES = 64
 _LIMIT = 8 << 20  # Bytes of pickle after which an object counts as not looked at.
-_READ_ONLY = ("assignment destination is read-only", "output array is read-only")
 
 
 class Job(NamedTuple):
@@ -47,7 +44,9 @@ def build(sequence: Any, job: Job, allocator: Allocator | None = None) -> Any:
     except MpseqError as error:
         raise placed(error, job) from error.__cause__
     # The wall between the user's code and ours; sys.exit() is a mistake of a batch, not the worker's end.
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         raise _explained(error, job) from error
     finally:
         context.seed, context.epoch, context.allocator = before
@@ -57,15 +56,6 @@ def placed(error: MpseqError, job: Job) -> MpseqError:
     """Fill in which batch *error* is about."""
     error.index, error.epoch = job.index, job.epoch
     return error
-
-
-def user_error(what: str, error: BaseException) -> UserCodeError:
-    """Return the error that tells that *what*, a piece of the user's code, raised *error*."""
-    return UserCodeError(
-        f"{what} raised {type(error).__name__}: {_text(error)}",
-        remedy="The worker's traceback is below, and the exception itself is the cause where it pickles.",
-        traceback=_users_traceback(error),
-    )
 
 
 def call_hook(sequence: Any, name: str, *args: Any) -> None:
@@ -78,39 +68,26 @@ def call_hook(sequence: Any, name: str, *args: Any) -> None:
     if callable(hook):
         try:
             hook(*args)
-        except Exception as error:  # The wall around the user's code, as in build().
+        except BaseException as error:  # The wall around the user's code, as in build().
+            if is_interrupt(error):
+                raise
             raise user_error(name, error) from error
 
 
 def _explained(error: BaseException, job: Job) -> MpseqError:
-    if isinstance(error, ValueError) and str(error) in _READ_ONLY:
+    # NumPy says it in a dozen ways, such as "assignment destination is read-only" and "sort array is read-only".
+    if isinstance(error, ValueError) and str(error).endswith("read-only"):
         return StatefulGetitemError(
-            "__getitem__ wrote to an array that all workers share, where the change would be lost",
+            "__getitem__ wrote to a read-only array: those of 1 MiB and more are shared by all workers, where a change "
+            "would be lost",
             index=job.index,
             epoch=job.epoch,
             remedy="Copy what you change (x = self.x[a:b].copy()), or change it in on_epoch_begin or on_epoch_end.",
-            traceback=_users_traceback(error),
+            traceback=users_traceback(error),
         )
     found = user_error("__getitem__", error)
     found.index, found.epoch = job.index, job.epoch
     return found
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # A broken __str__ of the user's exception must not hide the exception.
-        return "(its __str__ raised)"
-
-
-def _users_traceback(error: BaseException) -> str:
-    """Return the traceback as text, from the user's first frame on."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    with contextlib.suppress(Exception):  # as above
-        return "".join(traceback.format_exception(type(error), error, trace))
-    return "".join(traceback.format_tb(trace))
 
 
 # --- what __getitem__ changed ---------------------------------------------------------------------

@@ -19,10 +19,13 @@ import numpy as np
 import optree
 from numpy.typing import NDArray
 
-from keras_mpseq.errors import SpecMismatchError, UnsupportedLeafError
+from keras_mpseq.errors import MpseqError, SpecMismatchError, UnsupportedLeafError, is_interrupt, user_error
 
 Array = NDArray[Any]
 T = TypeVar("T")
+_PARTS = {"array": 1, "text": 1, "str": 2, "bytes": 2, "ragged": 1, "ragged-text": 2, "sparse": 3, "sparse-text": 4}
+_TEXT_AT = {"str": 0, "bytes": 0, "ragged-text": 0, "sparse-text": 1}
+"""Where among the parts of a leaf its text is: ends, and all bytes."""
 
 
 class Structure(NamedTuple):
@@ -30,7 +33,7 @@ class Structure(NamedTuple):
 
     tree: optree.PyTreeSpec
     kinds: tuple[str, ...]
-    """One a leaf: array, str, bytes, ragged:K (K row splits), sparse, or scipy:FORMAT."""
+    """One a leaf: array, str, bytes, ragged:K or ragged-text:K (K row splits), sparse, sparse-text or scipy:FORMAT."""
     dtypes: tuple[np.dtype[Any], ...]
     """One a part."""
 
@@ -61,6 +64,7 @@ def take_apart(batch: object) -> tuple[Structure, list[Array]]:
     Raises:
         SpecMismatchError: The batch is None or holds no leaf.
         UnsupportedLeafError: A leaf cannot travel; names its path and type.
+        UserCodeError: The conversion of a leaf to an array raised.
     """
     leaves: list[Any]
     leaves, tree = optree.tree_flatten(batch)  # type: ignore[arg-type]
@@ -74,9 +78,13 @@ def take_apart(batch: object) -> tuple[Structure, list[Array]]:
     for number, leaf in enumerate(leaves):
         try:
             kind, arrays = _leaf_parts(leaf)
-        except UnsupportedLeafError as error:
-            error.message = f"Leaf {path_of(tree, number)} of the batch {error.message}"
+        except MpseqError as error:
+            error.message = f"{leaf_name(tree, number)} {error.message}"
             raise
+        except BaseException as error:  # The wall around the user's classes: __array__ is their code.
+            if is_interrupt(error):
+                raise
+            raise user_error(f"Making an array of {path_of(tree, number)} ({_type_name(leaf)})", error) from error
         kinds.append(kind)
         parts += arrays
     return Structure(tree, tuple(kinds), tuple(part.dtype for part in parts)), parts
@@ -97,9 +105,25 @@ def by_leaf(kinds: Iterable[str], parts: Iterable[T]) -> Iterator[tuple[str, lis
 
 def part_count(kind: str) -> int:
     """Return how many parts a leaf of this kind has; "text", a spec's kind for strings, is one tensor."""
-    if kind.startswith("ragged:"):
-        return 1 + int(kind[7:])
-    return {"array": 1, "text": 1, "str": 2, "bytes": 2}.get(kind, 3)
+    form, _, detail = kind.partition(":")
+    return _PARTS.get(form, 3) + (int(detail) if form.startswith("ragged") else 0)
+
+
+def with_text(kind: str, parts: list[Array]) -> list[Array]:
+    """Return the parts of a leaf with one array of `bytes` objects in the place of its text, if it has any."""
+    at = _TEXT_AT.get(kind.partition(":")[0])
+    return parts if at is None else [*parts[:at], bytes_of(*parts[at : at + 2]), *parts[at + 2 :]]
+
+
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Tell whether arrays of this dtype are numbers that travel as they are."""
+    return dtype.kind in "biufc" or (dtype.kind == "V" and dtype.type.__module__ == "ml_dtypes")
+
+
+def leaf_name(tree: optree.PyTreeSpec, number: int) -> str:
+    """Return how a sentence about a leaf begins."""
+    path = path_of(tree, number)
+    return "The batch" if path == "batch" else f"Leaf {path}"
 
 
 def path_of(tree: optree.PyTreeSpec, number: int) -> str:
@@ -111,7 +135,7 @@ def _leaf_parts(leaf: Any) -> tuple[str, list[Array]]:
     if isinstance(leaf, (str, bytes)):
         whole = np.empty((), object)
         whole[()] = leaf
-        return _text_parts(whole)
+        return _text_parts(leaf, whole)
     composite = _composite_parts(leaf)
     if composite is not None:
         return composite
@@ -123,11 +147,11 @@ def _leaf_parts(leaf: Any) -> tuple[str, list[Array]]:
         raise _unsupported(leaf, "return NumPy arrays, numbers or strings")
     array = np.asarray(leaf)
     kind = array.dtype.kind
-    if kind == "O":
-        return _text_parts(array)
-    if kind in "biufcSU" or (kind == "V" and array.dtype.type.__module__ == "ml_dtypes"):
-        native = array.dtype.newbyteorder("=")
-        return "array", [array if array.dtype == native else array.astype(native)]
+    if kind in "OT":  # T: NumPy's strings of any width
+        return _text_parts(leaf, array.astype(object, copy=False))
+    if is_numeric(array.dtype) or kind in "SU":
+        native = array.dtype.newbyteorder("=") if array.dtype.itemsize else np.dtype(f"{kind}1")
+        return "array", [array.astype(native, copy=False)]
     remedy = "return date.astype('int64')" if kind in "mM" else "return one array for each field"
     raise _unsupported(leaf, remedy, f" of dtype {array.dtype}")
 
@@ -138,33 +162,41 @@ def _composite_parts(leaf: Any) -> tuple[str, list[Array]] | None:
     tf = sys.modules.get("tensorflow")
     if tf is not None and isinstance(leaf, tf.RaggedTensor):
         splits = [np.asarray(split) for split in leaf.nested_row_splits]
-        return f"ragged:{len(splits)}", [np.asarray(leaf.flat_values), *splits]
+        text, values = _values(leaf.flat_values)
+        return f"ragged{text}:{len(splits)}", [*values, *splits]
     if tf is not None and isinstance(leaf, tf.SparseTensor):
-        return "sparse", [np.asarray(part) for part in (leaf.indices, leaf.values, leaf.dense_shape)]
+        text, values = _values(leaf.values)
+        return f"sparse{text}", [np.asarray(leaf.indices), *values, np.asarray(leaf.dense_shape)]
     scipy_sparse = sys.modules.get("scipy.sparse")
     if scipy_sparse is not None and scipy_sparse.issparse(leaf):
         coo = leaf.tocoo(copy=True)
         coo.sum_duplicates()  # also sorts by column; SparseTensor wants rows first
-        rows, columns = np.asarray(coo.row, np.int64), np.asarray(coo.col, np.int64)
-        by_row = np.lexsort((columns, rows))
-        indices = np.stack([rows, columns], axis=1)[by_row]
+        axes = getattr(coo, "coords", None) or (coo.row, coo.col)  # SciPy 1.13 has arrays of other ranks.
+        by_row = np.lexsort(axes[::-1])
+        indices = np.stack(axes, axis=1).astype(np.int64)[by_row]
         shape = np.asarray(coo.shape, np.int64)
         return f"scipy:{leaf.format}:{type(leaf).__name__}", [indices, coo.data[by_row], shape]
     return None
 
 
-def _text_parts(array: Array) -> tuple[str, list[Array]]:
+def _values(tensor: Any) -> tuple[str, list[Array]]:
+    """Return "-text" for strings, and the values of a composite tensor."""
+    values = np.asarray(tensor)
+    return ("-text", _text_parts(tensor, values)[1]) if values.dtype.kind == "O" else ("", [values])
+
+
+def _text_parts(leaf: object, array: Array) -> tuple[str, list[Array]]:
     items = array.ravel().tolist()
     if all(isinstance(item, str) for item in items):
         kind, encoded = "str", [item.encode() for item in items]
     elif all(isinstance(item, bytes) for item in items):
         kind, encoded = "bytes", items
     else:
-        other = next(type(item).__name__ for item in items if not isinstance(item, str))
+        found = sorted({type(item).__name__ for item in items})
         raise _unsupported(
-            array,
+            leaf,
             "return an array of numbers, or of str or bytes throughout; pad samples of different size",
-            f" of objects ({other})",
+            f" of objects ({', '.join(found[:5])})" if array.ndim else " that fits no NumPy dtype",
         )
     ends = np.cumsum([len(item) for item in encoded], dtype=np.int64).reshape(array.shape)
     return kind, [ends, np.frombuffer(b"".join(encoded), np.uint8)]
@@ -173,12 +205,15 @@ def _text_parts(array: Array) -> tuple[str, list[Array]]:
 def _leaf_of(kind: str, parts: list[Array]) -> Any:
     if kind == "array":
         return parts[0]
-    if kind in ("str", "bytes"):
-        text = bytes_of(*parts)
-        return np.vectorize(bytes.decode, otypes=[object])(text) if kind == "str" and text.size else text
-    if kind.startswith("ragged:"):
+    parts = with_text(kind, parts)
+    form = kind.partition(":")[0]
+    if form == "str":
+        return np.vectorize(bytes.decode, otypes=[object])(parts[0]) if parts[0].size else parts[0]
+    if form == "bytes":
+        return parts[0]
+    if form in ("ragged", "ragged-text"):
         return RaggedValue(parts[0], tuple(parts[1:]))
-    if kind == "sparse":
+    if form in ("sparse", "sparse-text"):
         return SparseValue(*parts)
     return _scipy_of(kind, *parts)
 
@@ -199,13 +234,16 @@ def _scipy_of(kind: str, indices: Array, values: Array, shape: Array) -> Any:
 
     _, form, name = kind.split(":")
     kind_of_coo = sparse.coo_array if name.endswith("array") else sparse.coo_matrix
-    coo = kind_of_coo((values, (indices[:, 0], indices[:, 1])), shape=tuple(shape.tolist()))
+    coo = kind_of_coo((values, tuple(indices.T)), shape=tuple(shape.tolist()))
     return coo.asformat(form)
 
 
 def _unsupported(leaf: object, remedy: str, detail: str = "") -> UnsupportedLeafError:
-    kind = type(leaf)
     return UnsupportedLeafError(
-        f"is a {kind.__module__}.{kind.__qualname__}{detail}, which cannot travel between processes",
+        f"is of type {_type_name(leaf)}{detail}, which cannot travel between processes",
         remedy=f"{remedy[0].upper()}{remedy[1:]}.",
     )
+
+
+def _type_name(leaf: object) -> str:
+    return f"{type(leaf).__module__}.{type(leaf).__qualname__}".removeprefix("builtins.")

@@ -16,7 +16,7 @@ import numpy as np
 import optree
 import tensorflow as tf
 
-from keras_mpseq.codec import Array, by_leaf, bytes_of, part_count, path_of
+from keras_mpseq.codec import Array, by_leaf, leaf_name, part_count, with_text
 from keras_mpseq.errors import PoolClosedError, SequenceLengthError, UnsupportedLeafError
 from keras_mpseq.loader import feed_of
 from keras_mpseq.options import OnError, Partition, checked, length_of, shard_length
@@ -121,7 +121,7 @@ def to_dataset(
 
 def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data.Dataset:
     signature = tuple(
-        part for number, leaf in enumerate(spec.leaves) for part in _part_specs(path_of(spec.tree, number), leaf)
+        part for number, leaf in enumerate(spec.leaves) for part in _part_specs(leaf_name(spec.tree, number), leaf)
     )
     if group > 1:
         signature = tuple(tf.TensorSpec((None, *part.shape), part.dtype) for part in signature)
@@ -176,7 +176,7 @@ class Elements:
 
     def group(self, spec: ElementSpec) -> int:
         """Return how many batches go into TensorFlow at a time, at the most."""
-        if any(leaf.kind not in ("array", "text") or leaf.shape is None for leaf in spec.leaves):
+        if not all(map(_stacks, spec.leaves)):
             return 1
         peeked = self._ahead.peeked if self._ahead else None
         nbytes = peeked.nbytes if peeked else sum(map(_weight, spec.leaves))
@@ -225,27 +225,23 @@ def _shapes(parts: Parts) -> list[tuple[int, ...]]:
 def _tensors(parts: Parts) -> Iterator[Array]:
     """Yield what TensorFlow takes for each part of the signature; text as objects of bytes."""
     for kind, arrays in by_leaf(parts.structure.kinds, parts.arrays):
-        if kind in ("str", "bytes"):
-            yield bytes_of(*arrays)
-        elif arrays[0].dtype.kind == "U":
+        if arrays[0].dtype.kind == "U":
             yield np.char.encode(arrays[0], "utf-8").astype(object)
         elif arrays[0].dtype.kind == "S":
             yield arrays[0].astype(object)
         else:
-            yield from arrays
+            yield from with_text(kind, arrays)
 
 
-def _part_specs(path: str, leaf: LeafSpec) -> list[tf.TensorSpec]:
-    if leaf.dtype is None:
-        return [tf.TensorSpec(leaf.shape, tf.string)]
+def _part_specs(name: str, leaf: LeafSpec) -> list[tf.TensorSpec]:
     try:
-        dtype = tf.as_dtype(leaf.dtype)
+        dtype = tf.string if leaf.dtype is None else tf.as_dtype(leaf.dtype)
     except TypeError:
         raise UnsupportedLeafError(
-            f"Leaf {path} of the batch is {leaf}, a dtype that TensorFlow does not have",
+            f"{name} is {leaf}, a dtype that TensorFlow does not have",
             remedy="Convert it in __getitem__ with .astype, or use Loader.",
         ) from None
-    if leaf.kind == "array":
+    if leaf.kind in ("array", "text"):
         return [tf.TensorSpec(leaf.shape, dtype)]
     if leaf.kind == "sparse":
         rank = None if leaf.shape is None else len(leaf.shape)
@@ -284,6 +280,14 @@ def _leaf_of(leaf: LeafSpec, parts: list[Any]) -> Any:
             tensor.set_shape(leaf.shape)
         return tensor
     return tf.RaggedTensor.from_nested_row_splits(parts[0], parts[1:], validate=False)
+
+
+def _stacks(leaf: LeafSpec) -> bool:
+    """Tell whether batches of this leaf can be stacked, and taken apart again by TensorFlow's unbatch."""
+    if leaf.kind not in ("array", "text") or leaf.shape is None:
+        return False
+    # Of the dtypes that NumPy itself lacks, unbatch knows only bfloat16.
+    return leaf.dtype is None or leaf.dtype.kind != "V" or leaf.dtype.name == "bfloat16"
 
 
 def _weight(leaf: LeafSpec) -> int:

@@ -31,7 +31,7 @@ class Deadlines:
         self._set(worker, now, start_limit(self._timeout))
 
     def build(self, worker: int, now: float) -> None:
-        """Note that *worker* begins with a task."""
+        """Note that *worker* begins, or began at *now*, with a task or with the next batch of one."""
         self._set(worker, now, self._timeout)
 
     def _set(self, worker: int, now: float, limit: float | None) -> None:
@@ -60,13 +60,17 @@ class Deadlines:
         ]
         return max(0.0, min(deadlines) - now) if deadlines else None
 
-    def late(self, now: float) -> tuple[list[int], list[int]]:
-        """Return which workers are to be interrupted now, and which were interrupted and still live."""
-        stuck = [worker for worker, began in self._interrupted.items() if now >= began + LAST_WORDS_S]
-        late = [
+    def due(self, now: float) -> list[int]:
+        """Return which workers are past their time and were not interrupted."""
+        return [
             worker
             for worker, began in self._since.items()
             if (limit := self._limits[worker]) is not None and worker not in self._interrupted and now >= began + limit
         ]
+
+    def late(self, now: float) -> tuple[list[int], list[int]]:
+        """Return which workers are to be interrupted now, and which were interrupted and still live."""
+        stuck = [worker for worker, began in self._interrupted.items() if now >= began + LAST_WORDS_S]
+        late = self.due(now)
         self._interrupted.update(dict.fromkeys(late, now))
         return late, stuck

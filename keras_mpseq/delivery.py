@@ -10,7 +10,7 @@ import pickle
 import queue
 
 from keras_mpseq.codec import Structure
-from keras_mpseq.errors import load_error
+from keras_mpseq.errors import MpseqError, load_error
 from keras_mpseq.messages import Batch, Failure, Layout, Outcome
 from keras_mpseq.run import Parts
 from keras_mpseq.slots import SLOT_HEAD, Slot, anonymous_file, whole_pages
@@ -19,6 +19,8 @@ _CHUNK_S = 0.0005
 """Seconds of work in a task of several small batches: ten times what its message costs both sides."""
 _CHUNK_BYTES = 1 << 18
 _CHUNK_MOST = 64
+_CHUNK_SPARE = 16
+"""Room that a task of several batches leaves for later ones that are so many times as large."""
 
 
 class Delivery:
@@ -44,6 +46,12 @@ class Delivery:
         try:
             for _ in range(slots):
                 self.slots.append(Slot(anonymous_file()))
+        except OSError as error:
+            self.close()
+            raise MpseqError(
+                f"{slots} pieces of shared memory cannot be had: {error.strerror}",
+                remedy="Lower prefetch or workers, or raise the limit on open files (ulimit -n).",
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -89,7 +97,9 @@ class Delivery:
         if self._sized or not nbytes:
             return 0
         self._sized = True
-        count = max(1, min(len(self.slots), self._max_bytes // whole_pages(SLOT_HEAD + nbytes)))
+        # Its slot may have grown further than the first batch reached: the others must leave that much to it.
+        room = max(whole_pages(SLOT_HEAD + nbytes), *(slot.nbytes for slot in self.slots))
+        count = max(1, min(len(self.slots), self._max_bytes // room))
         self.room = self._max_bytes // count
         return count - 1
 
@@ -100,7 +110,7 @@ class Delivery:
             nbytes: Of the largest batch of a task.
             seconds: That one of its batches took.
         """
-        most = min(_CHUNK_BYTES, self.room // 2) // max(1, nbytes)
+        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, nbytes)
         chunk = max(1, min(_CHUNK_MOST, most, int(_CHUNK_S / max(seconds, 1e-6))))
         changed = chunk != self._chunk
         self._chunk = chunk

@@ -80,7 +80,12 @@ class Epochs:
                     f"during epoch {begun.number}",
                     remedy="Change it in on_epoch_begin or on_epoch_end, or between epochs.",
                 )
-            call_hook(self._sequence, "on_epoch_end")
+            # Of two epochs at a time the other may have begun since.
+            set_epoch(self._sequence, begun.number)
+            try:
+                call_hook(self._sequence, "on_epoch_end")
+            finally:
+                set_epoch(self._sequence, self._next - 1)
 
     def end_dropped(self) -> None:
         """End the epochs whose iterators were dropped."""

@@ -7,9 +7,18 @@ shows up in the text, and so that pickling is copying the fields.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import signal
-from typing import Any
+import traceback
+from pathlib import Path
+from typing import Any, ClassVar
+
+from keras_mpseq import role
+
+_PACKAGE = str(Path(__file__).parent)
+_TEXT_LIMIT = 2_000
+"""Characters kept of the text of a user's exception: some print whole arrays."""
 
 
 class MpseqError(Exception):
@@ -24,6 +33,9 @@ class MpseqError(Exception):
         remedy: What to do, in one or two sentences.
         traceback: The remote traceback, as text.
     """
+
+    _places: ClassVar[tuple[str, ...]] = ("index", "epoch", "worker", "attempt")
+    """Fields that stand in brackets behind the message."""
 
     def __init__(
         self,
@@ -48,20 +60,14 @@ class MpseqError(Exception):
     def __str__(self) -> str:
         """Return message, place, remedy and remote traceback."""
         place = ", ".join(
-            f"{name} {value}"
-            for name, value in (
-                ("index", self.index),
-                ("epoch", self.epoch),
-                ("worker", self.worker),
-                ("attempt", self.attempt),
-            )
-            if value is not None
+            f"{name} {getattr(self, name)}" for name in self._places if getattr(self, name) is not None
         )
         text = f"{self.message} ({place})." if place else f"{self.message}."
         if self.remedy:
             text += f" {self.remedy}"
         if self.traceback:
-            text += f"\n\nTraceback in the worker:\n{self.traceback.rstrip()}"
+            where = "Traceback" if self.worker is None else "Traceback in the worker"
+            text += f"\n\n{where}:\n{self.traceback.rstrip()}"
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -86,7 +92,9 @@ class UserCodeError(MpseqError):
 
 
 class WorkerLostError(MpseqError):
-    """A worker died on one index as often as attempts are allowed."""
+    """A worker died on one index as often as attempts are allowed, or it cannot be started."""
+
+    _places = ("epoch",)  # The message names the others.
 
 
 class WorkerTimeoutError(WorkerLostError):
@@ -130,7 +138,7 @@ class PoolClosedError(MpseqError):
 
 _LIKELY = {
     "SIGKILL": ("The system kills processes that use too much memory: lower the batch size, workers or prefetch."),
-    "SIGSEGV": "Native code crashed: look at the stack below and at the libraries that __getitem__ calls.",
+    "SIGSEGV": "Native code crashed: look at the libraries that the sequence calls, and at the stack below, if any.",
     "SIGBUS": "A mapped file shrank or the memory is full: do not rewrite files that a memmap reads.",
     "SIGABRT": "Native code called abort(): its message is on stderr.",
     "SIGTERM": "Somebody ended it from outside, such as a batch system at its time limit.",
@@ -147,14 +155,55 @@ def describe_exit(status: int) -> tuple[str, str]:
         return name, _LIKELY.get(name, "")
     return (
         f"exit code {status}",
-        "Something that __getitem__ calls ended the process (sys.exit, os._exit): let it raise an exception.",
+        "Something that the sequence calls ended the process (sys.exit, os._exit): let it raise an exception.",
     )
 
 
-def load_error(data: bytes) -> MpseqError:
-    """Return the error that a worker pickled, or one that says that it cannot be read here."""
+# --- the user's exceptions --------------------------------------------------------------------------
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether *error* is Ctrl-C, and so not to be blamed on the user's code; workers ignore SIGINT."""
+    return isinstance(error, KeyboardInterrupt) and not role.in_worker
+
+
+def user_error(what: str, error: BaseException) -> UserCodeError:
+    """Return the error that tells that *what*, a piece of the user's code, raised *error*."""
+    whose = "The worker's traceback" if role.in_worker else "The traceback"
+    where = " where it pickles" if role.in_worker else ""
+    return UserCodeError(
+        f"{what} raised {named(error)}",
+        remedy=f"{whose} is below, and the exception itself is the cause{where}.",
+        traceback=users_traceback(error),
+    )
+
+
+def named(error: BaseException) -> str:
+    """Return the class of *error* and its text, if it has any."""
     try:
-        error: MpseqError = pickle.loads(data)
-    except Exception as failure:  # A cause of the user's that unpickles in the worker, but not here.
-        return UserCodeError(f"A worker's error cannot be read in this process: {failure!r}")
+        text = str(error).strip().rstrip(".")
+    except Exception:  # A broken __str__ of the user's exception must not hide the exception.
+        text = "(its __str__ raised)"
+    if len(text) > _TEXT_LIMIT:
+        text = f"{text[:_TEXT_LIMIT]} [...]"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def users_traceback(error: BaseException) -> str:
+    """Return the traceback as text, from the user's first frame on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        trace = trace.tb_next
+    trace = trace or error.__traceback__
+    with contextlib.suppress(Exception):  # as in named()
+        return "".join(traceback.format_exception(type(error), error, trace))
+    return "".join(traceback.format_tb(trace))
+
+
+def load_error(data: bytes) -> MpseqError:
+    """Return the error that a worker pickled, with its cause where that can be read here as well."""
+    error: MpseqError
+    error, cause = pickle.loads(data)
+    with contextlib.suppress(Exception):  # What unpickled in the worker need not do so here; its text is kept.
+        error.__cause__ = pickle.loads(cause)
     return error

@@ -7,6 +7,7 @@ before it imports anything, it inherits no thread, lock or file but those that a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -17,8 +18,9 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from keras_mpseq.channel import Channel
-from keras_mpseq.errors import MpseqError, describe_exit, load_error
+from keras_mpseq.errors import WorkerLostError, WorkerTimeoutError, describe_exit, load_error
 from keras_mpseq.messages import Exited, Fork, Kill, Loaded, Setup
+from keras_mpseq.slots import anonymous_file
 
 _THREADS_OF = (
     "OMP_NUM_THREADS",
@@ -32,6 +34,7 @@ _THREADS_OF = (
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 _NO_BACKGROUND = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Keras imports pandas and so pyarrow where they are installed, whose allocator starts a thread: that forbids a fork."""
+_STACK_BYTES = 1 << 16
 _BOOT = "import sys; sys.path[:] = {path!r}; from keras_mpseq.process import main; main({args})"
 
 
@@ -51,7 +54,7 @@ class Launcher(Protocol):
         """End every process that was started and wait for it."""
 
 
-class TemplateDiedError(MpseqError):
+class TemplateDiedError(WorkerLostError):
     """The template process is gone, and its workers with it."""
 
 
@@ -96,12 +99,13 @@ class _Child:
     def wait(self, patience_s: float) -> int:
         """Wait, kill when patience ends, and return the exit status."""
         try:
-            self.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience_s)
+        finally:  # Also when Ctrl-C interrupts the wait.
             self.process.kill()
-        status = self.process.wait()
-        os.close(self.sentinel)
-        self.let_go()
+            status = self.process.wait()
+            os.close(self.sentinel)
+            self.let_go()
         return status
 
     def let_go(self) -> None:
@@ -140,21 +144,25 @@ class TemplateLauncher:
 
         Raises:
             PayloadError: The sequence does not unpickle there.
-            TemplateDiedError: The process died before, or took longer than allowed.
+            TemplateDiedError: The process died before.
+            WorkerTimeoutError: It took longer than allowed.
         """
         channel, end = Channel.pair()
+        stack = anonymous_file()
         try:
             with end:
-                self._template = _Child("template", end.fileno(), -1, -1, self._setup.threads)
+                self._template = _Child("template", end.fileno(), stack, -1, self._setup.threads)
             channel.send(self._setup, self._fds)
             loaded, _ = channel.receive(self._start_s)
         except TimeoutError:
-            raise self._died(channel, f"because it took longer than {self._start_s:g} s to load the sequence") from None
-        except (EOFError, OSError) as error:
-            raise self._died(channel, "while it loaded the sequence") from error
+            raise self._late(channel, stack) from None
+        except (EOFError, OSError):
+            raise self._died(channel, stack) from None
         except BaseException:
             channel.close()
             raise
+        finally:
+            os.close(stack)
         return self._loaded(channel, loaded)
 
     def _loaded(self, channel: Channel, loaded: Loaded) -> int:
@@ -170,8 +178,11 @@ class TemplateLauncher:
 
     def launch(self, worker: int, channel_fd: int, stack_fd: int) -> None:
         """See Launcher."""
-        if self._channel is None:
-            self.start()
+        if self._channel is None and (threads := self.start()) != 1:
+            raise TemplateDiedError(
+                f"The template process of the workers died, and a new one cannot fork: it has {threads} threads",
+                remedy='Use launcher="spawn".',
+            )
         assert self._channel is not None
         self._alive.add(worker)
         try:
@@ -203,12 +214,31 @@ class TemplateLauncher:
             self._alive.clear()
         return ends
 
-    def _died(self, channel: Channel, when: str) -> TemplateDiedError:
+    def _died(self, channel: Channel, stack: int) -> TemplateDiedError:
+        name, remedy = describe_exit(self._end_of_start(channel))
+        return TemplateDiedError(
+            f"The template process of the workers died ({name}) while it loaded the sequence",
+            remedy=remedy,
+            traceback=_written(stack),
+        )
+
+    def _late(self, channel: Channel, stack: int) -> WorkerTimeoutError:
+        assert self._template is not None
+        self._template.process.send_signal(signal.SIGABRT)  # Makes it write its stack.
+        self._end_of_start(channel)
+        error = WorkerTimeoutError(
+            f"The template process of the workers was killed because loading the sequence took longer than "
+            f"{self._start_s:g} s",
+            remedy="Raise timeout, or see in the stack below what it waits for.",
+        )
+        error.stack = _written(stack)
+        return error
+
+    def _end_of_start(self, channel: Channel) -> int:
         channel.close()
         status = self._template.wait(1.0) if self._template else 1
         self._template = None
-        name, remedy = describe_exit(status)
-        return TemplateDiedError(f"The template process of the workers died ({name}) {when}", remedy=remedy)
+        return status
 
     def close(self, patience_s: float) -> None:
         """See Launcher."""
@@ -219,6 +249,10 @@ class TemplateLauncher:
         if self._template is not None:
             self._template.wait(patience_s)
             self._template = None
+
+
+def _written(stack: int) -> str:
+    return os.pread(stack, _STACK_BYTES, 0).decode(errors="replace")
 
 
 class SpawnLauncher:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from keras_mpseq.errors import SequenceLengthError
-from keras_mpseq.options import OnError, Options, Partition, checked, length_of, shard_length
+from keras_mpseq.options import OnError, Options, Partition, check_endless, checked, length_of, shard_length
 from keras_mpseq.run import Feed, Iteration, Source, Stats
 from keras_mpseq.serial import Serial
 
@@ -15,7 +15,9 @@ from keras_mpseq.serial import Serial
 def feed_of(sequence: Any, options: Options, *, fixed: bool) -> Feed:
     """Return the feed for checked *options*: worker processes, or this process for `workers=0`."""
     length = length_of(sequence)  # A bad length is told before any process starts.
-    if length is not None and not shard_length(length, options.shard):
+    if length is None:
+        check_endless(options)
+    elif not shard_length(length, options.shard):
         i, n = options.shard
         raise SequenceLengthError(
             f"Share {i} of {n} of {type(sequence).__name__} is empty: it has {length} batches",

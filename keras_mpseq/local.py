@@ -78,6 +78,8 @@ class Local:
 
 def local_of(sequence: Any) -> Local:
     """Return what this process keeps of *sequence*."""
+    if not hasattr(sequence, "__dict__"):
+        raise TypeError(f"{type(sequence).__name__} has no __dict__ for its per_worker resources: drop its __slots__.")
     local: Local | None = vars(sequence).get("_mpseq")
     # After a fork by the user the parent's resources are not ours to use or to close.
     if local is None or local.pid != os.getpid():
@@ -105,8 +107,14 @@ def close_resources(sequence: object) -> None:
     if local is None or local.pid != os.getpid():
         return
     local.resources.clear()
+    errors: list[Exception] = []
     while local.closers:
-        local.closers.pop()()
+        try:
+            local.closers.pop()()
+        except Exception as error:  # The user's code: the other resources must be closed as well.
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 class per_worker(Generic[T]):  # noqa: N801 - a decorator, spelled like property
@@ -115,6 +123,9 @@ class per_worker(Generic[T]):  # noqa: N801 - a decorator, spelled like property
     The decorated method builds it: it returns the resource, which is closed by its `close()` if it has one, or it
     yields the resource once and cleans up after the `yield`, as in `contextlib.contextmanager`. It is closed when
     the worker stops, and built anew in a worker that replaces another. It works in any class with a `__dict__`.
+
+    Args:
+        build: The method that makes the resource.
 
     Example:
         ```python
@@ -130,8 +141,10 @@ class per_worker(Generic[T]):  # noqa: N801 - a decorator, spelled like property
 
     def __init__(self, build: Callable[[Any], T] | Callable[[Any], Iterator[T]]) -> None:
         """Remember how to build the resource."""
+        if not callable(build):
+            raise TypeError(f"per_worker decorates a method that builds a resource, got {build!r}.")
         self.build = build
-        self.name = build.__name__
+        self.name = getattr(build, "__name__", "")
         self.__doc__ = build.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -151,7 +164,13 @@ class per_worker(Generic[T]):  # noqa: N801 - a decorator, spelled like property
             value: Any = self.build(instance)
             if inspect.isgenerator(value):
                 generator = value
-                value = next(generator)
+                try:
+                    value = next(generator)
+                except StopIteration:
+                    raise TypeError(
+                        f"{type(instance).__name__}.{self.name} must yield the resource once, but it ended without a "
+                        "yield."
+                    ) from None
                 local.closers.append(lambda: next(generator, None))
             elif callable(getattr(value, "close", None)):
                 local.closers.append(value.close)

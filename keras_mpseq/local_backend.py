@@ -145,16 +145,20 @@ class LocalBackend:
     def close(self, patience_s: float) -> list[Said | Ended]:
         """See Backend."""
         happened: list[Said | Ended] = []
-        for worker in self._channels:
-            self.send(worker, Stop())
         deadline = time.monotonic() + patience_s
-        while self._channels and (left := deadline - time.monotonic()) > 0:
-            happened += self.receive(self.wait(left))
-        self._launcher.close(max(0.0, deadline - time.monotonic()) if not self._channels else 0.0)
+        with contextlib.ExitStack() as end:  # Carried out, last first, also when Ctrl-C interrupts the wait.
+            end.callback(self._close_files)
+            end.callback(lambda: self._launcher.close(0.0 if self._channels else max(0.0, deadline - time.monotonic())))
+            for worker in self._channels:
+                self.send(worker, Stop())
+            while self._channels and (left := deadline - time.monotonic()) > 0:
+                happened += self.receive(self.wait(left))
+        return happened
+
+    def _close_files(self) -> None:
         for channel in self._channels.values():
             channel.hang_up()
         self._channels.clear()
         self._selector.close()
         for fd in (self._wakeup, self._waker, *self._stacks.values()):
             os.close(fd)
-        return happened

@@ -41,7 +41,8 @@ def loss_error(cause: object, worker: int, what: str, attempts: int, of: int) ->
         late.stack = cause.stack
         return _numbered(late, worker, attempts)
     name, remedy = describe_exit(cause.status)
-    lost = WorkerLostError(f"Worker {worker} died ({name}) {tried}", remedy=remedy, traceback=cause.stack)
+    stack, _, _ = cause.stack.partition("\n\nExtension modules: ")  # A crash dump ends with a list of hundreds.
+    lost = WorkerLostError(f"Worker {worker} died ({name}) {tried}", remedy=remedy, traceback=stack)
     return _numbered(lost, worker, attempts)
 
 

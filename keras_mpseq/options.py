@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_mpseq.errors import SequenceLengthError
+from keras_mpseq.errors import SequenceLengthError, named
 from keras_mpseq.local import Safe
 from keras_mpseq.spec import ElementSpec
 
@@ -20,6 +20,8 @@ _BATCHES_AHEAD = 2
 """Finished batches ahead for each worker, unless prefetch says otherwise; as many as torch's DataLoader keeps."""
 _MEMORY_SHARE = 4
 """By default slots may take one part in so many of the machine's memory."""
+_TIMEOUT_MOST = 1_000_000
+"""Seconds; epoll takes no more than 2,147,483."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +84,11 @@ def checked(
         if not isinstance(flag, (bool, np.bool_)):
             raise TypeError(f"{name} must be True or False, got {flag!r}.")
     count = _workers(sequence, workers)
-    if timeout is not None and not (_is_number(timeout) and timeout > 0):
-        raise ValueError(f"timeout must be a number of seconds above 0, or None, got {timeout!r}.")
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout <= _TIMEOUT_MOST):
+        raise ValueError(
+            f"timeout must be a number of seconds above 0 and up to {_TIMEOUT_MOST:,}, or None for no limit, "
+            f"got {timeout!r}."
+        )
     if launcher is not None:
         _among("launcher", launcher, ("template", "spawn"))
         if launcher == "template" and default_launcher() != "template":
@@ -133,26 +138,47 @@ def length_of(sequence: Any) -> int | None:
     Raises:
         SequenceLengthError: It is not an int, or below 1.
     """
+    kind = type(sequence)
     try:
-        count = sequence.num_batches if hasattr(type(sequence), "num_batches") else len(sequence)
+        count = sequence.num_batches if hasattr(kind, "num_batches") else len(sequence)
+        if count is None:
+            return None
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise SequenceLengthError(
-            f"{type(sequence).__name__} does not say how many batches it has ({type(error).__name__}: {error})",
-            remedy="Define __len__, or num_batches as a property that returns None for an infinite sequence.",
-        ) from error
-    if count is None:
-        return None
+        count = _refused_length(sequence, error)
     if callable(count):
-        raise SequenceLengthError(
-            f"{type(sequence).__name__}.num_batches is a method", remedy="Put @property above it."
-        )
+        raise SequenceLengthError(f"{kind.__name__}.num_batches is a method", remedy="Put @property above it.")
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
         raise SequenceLengthError(
-            f"{type(sequence).__name__} has the length {count!r}, expected an int of 1 or more",
+            f"{kind.__name__} has the length {count!r}, expected an int of 1 or more",
             remedy="Return the number of batches from __len__; use math.ceil(samples / batch_size), and check that "
             "there are samples.",
         )
     return int(count)
+
+
+def _refused_length(sequence: Any, error: Exception) -> Any:
+    """Return what `__len__` returns, which len() refuses without telling it."""
+    try:
+        return type(sequence).__len__(sequence)
+    except Exception:  # There is none, or it is the one that raised.
+        raise SequenceLengthError(
+            f"{type(sequence).__name__} does not say how many batches it has ({named(error)})",
+            remedy="Define __len__, or num_batches as a property that returns None for an infinite sequence.",
+        ) from error
+
+
+def check_endless(options: Options) -> None:
+    """Raise ValueError if *options* cannot be had of an infinite sequence."""
+    if options.shuffle:
+        raise ValueError(
+            "shuffle must be False for an infinite sequence, got True: shuffle downstream, as with "
+            "dataset.shuffle(1000)."
+        )
+    if options.partition == "block":
+        raise ValueError(
+            'partition must be "dynamic" or "stride" for an infinite sequence, got "block": it has no parts of equal '
+            "size."
+        )
 
 
 def shard_length(length: int, shard: tuple[int, int]) -> int:
@@ -194,7 +220,7 @@ def _shard(shard: tuple[int, int]) -> tuple[int, int]:
 
 
 def _among(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
+    if not isinstance(value, str) or value not in accepted:
         known = ", ".join(f'"{one}"' for one in accepted)
         raise ValueError(f"{name} must be one of {known}, got {value!r}.")
 

@@ -92,7 +92,8 @@ class Pool:
         self._turn = threading.Condition()
         self._driver: int | None = None
         """The thread that waits in the backend."""
-        self._closed = self._warned = False
+        self._closed = self._close_late = self._warned = False
+        self._mine = threading.local()
         self._warning = ""
         self._events: deque[Event] = deque()
         self._runs: dict[int, Run] = {}
@@ -135,6 +136,7 @@ class Pool:
     def _whole(self) -> Iterator[None]:
         """Hold the turn. What is interrupted within (Ctrl-C) is in an unknown state, so that nothing may go on."""
         with self._turn:
+            outer, self._mine.inside = self._is_inside(), True
             try:
                 yield
             except MpseqError:
@@ -142,6 +144,15 @@ class Pool:
             except BaseException:
                 self._closed = True
                 raise
+            finally:
+                self._mine.inside = outer
+                if self._close_late and not outer:
+                    self._close_late = False
+                    self._resources.close()
+
+    def _is_inside(self) -> bool:
+        """Tell whether this thread is in the middle of bookkeeping, and what runs now is a signal handler."""
+        return getattr(self._mine, "inside", False)
 
     def _start(self, begun: Begun) -> Run:
         with self._whole():
@@ -244,10 +255,12 @@ class Pool:
         """Wait once in the backend, without the lock, and handle what happened."""
         try:
             ready = self._backend.wait(self._deadlines.left(time.monotonic()))
-        except BaseException:  # Interrupted: nothing was received, so that whoever comes next may drive.
+        except BaseException as error:  # Interrupted: nothing was received, so that whoever comes next may drive.
             with self._turn:
                 self._driver = None
                 self._turn.notify_all()
+            if isinstance(error, (OSError, ValueError)):
+                self._check_open()  # A signal handler closed the pool under the wait.
             raise
         with self._whole():
             self._driver = None
@@ -416,10 +429,19 @@ class Pool:
             return
         task = self._scheduler.current(worker)
         done = self._delivery.slots[task.slot].progress if task else None
+        if unfit is not None and done is None:
+            done = 0  # It gave up before the first batch: not charged, that would go on for ever.
         self._feed(WorkerLost(worker, unfit or Loss(status, stack, overtime_s), done))
 
     def _watch_time(self) -> None:
-        late, stuck = self._deadlines.late(time.monotonic())
+        now = time.monotonic()
+        for worker in self._deadlines.due(now):
+            if task := self._scheduler.current(worker):
+                # Each batch of a task has the time of one.
+                began = self._delivery.slots[task.slot].since
+                if now - began < (self.options.timeout or 0):
+                    self._deadlines.build(worker, began)
+        late, stuck = self._deadlines.late(now)
         for worker in late:
             self._backend.interrupt(worker)
         for worker in stuck:
@@ -458,10 +480,12 @@ class Pool:
             return
         with self._turn:
             self._closed = True
-            while self._others_drive():
-                self._backend.wake()
-                self._turn.wait()
-            self._resources.close()
+            self._close_late = self._is_inside()
+            if not self._close_late:
+                while self._others_drive():
+                    self._backend.wake()
+                    self._turn.wait()
+                self._resources.close()
         while not self._dropped.empty():
             self.epochs.dropped.put(self._dropped.get().begun)
         self.epochs.end_dropped()

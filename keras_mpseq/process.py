@@ -8,6 +8,7 @@ could not learn it otherwise.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import selectors
@@ -37,7 +38,7 @@ def main(kind: str, channel_fd: int, lifeline_fd: int, stack_fd: int, number: in
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         setup, fds = channel.receive()
         if kind == "template":
-            _be_template(channel, setup, fds)
+            _be_template(channel, setup, fds, stack_fd)
         else:
             _be_spawned(number, channel, setup, fds, stack_fd)
 
@@ -54,8 +55,9 @@ def _load(setup: Setup, fds: list[int]) -> tuple[Any, list[Any]]:
 
 
 def _be_spawned(number: int, channel: Channel, setup: Setup, fds: list[int], stack: int) -> None:
-    from keras_mpseq.worker import dump_error, run_worker
+    from keras_mpseq.worker import dump_error, keep_stack, run_worker
 
+    keep_stack(stack)
     try:
         sequence, slots = _load(setup, fds)
     except MpseqError as error:
@@ -65,14 +67,17 @@ def _be_spawned(number: int, channel: Channel, setup: Setup, fds: list[int], sta
     os._exit(0)  # As a forked worker ends: exit handlers belong to the training process.
 
 
-def _be_template(channel: Channel, setup: Setup, fds: list[int]) -> None:
+def _be_template(channel: Channel, setup: Setup, fds: list[int], stack: int) -> None:
     from keras_mpseq.worker import dump_error
 
+    faulthandler.enable(stack)
     try:
         sequence, slots = _load(setup, fds)
     except MpseqError as error:
         channel.send(Loaded(1, dump_error(error)))
         return
+    faulthandler.disable()
+    os.close(stack)
     gc.collect()
     gc.freeze()  # Collections in the workers would write to, and so copy, every page of what is shared.
     threads = _thread_count()

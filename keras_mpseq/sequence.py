@@ -7,6 +7,7 @@ value, finds whichever belongs to the process.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,12 @@ class SafeSequence(_Base, Safe):
 
         Args:
             index: The index that `__getitem__` was given.
+
+        Raises:
+            TypeError: It is not an int.
         """
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
+            raise TypeError(f"index must be an int, got {index!r}.")
         return rng_of(self.seed if context.seed is None else context.seed, self.epoch, int(index))
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
@@ -142,12 +148,21 @@ class SafeSequence(_Base, Safe):
             dtype: Any NumPy dtype but object.
 
         Raises:
+            ValueError: The shape or the dtype is none of these.
             SlotTooSmallError: The batch outgrows what `max_bytes` leaves for it.
         """
-        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        try:
+            sizes = tuple(map(operator.index, (shape,) if isinstance(shape, (int, np.integer)) else shape))
+        except TypeError:
+            sizes = (-1,)
+        if min(sizes, default=0) < 0:
+            raise ValueError(f"shape must be an int of 0 or more, or a tuple of such, got {shape!r}.")
+        kind = np.dtype(dtype)
+        if kind.hasobject or not kind.itemsize:
+            raise ValueError(f"dtype must be of a fixed size in bytes, got {dtype!r}.")
         if context.allocator is None:
-            return np.empty(shape, dtype)
-        return context.allocator.empty(shape, dtype)
+            return np.empty(sizes, kind)
+        return context.allocator.empty(sizes, kind)
 
     def on_worker_start(self, worker: int) -> None:
         """Hook: a worker process has started and will build batches.

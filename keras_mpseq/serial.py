@@ -8,10 +8,10 @@ import time
 import warnings
 from typing import Any
 
-from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful, user_error
+from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful
 from keras_mpseq.codec import take_apart
 from keras_mpseq.epochs import Epochs
-from keras_mpseq.errors import MpseqError, PoolClosedError, StatefulGetitemError
+from keras_mpseq.errors import MpseqError, PoolClosedError, StatefulGetitemError, is_interrupt, user_error
 from keras_mpseq.local import close_resources
 from keras_mpseq.options import Options
 from keras_mpseq.order import preserved_globals
@@ -32,6 +32,7 @@ class Serial:
         self._numbers = itertools.count()
         self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._started = self._closed = False
+        self._warning = ""
         self._calls = self._delivered = 0
         self._waited_s = 0.0
 
@@ -54,6 +55,7 @@ class Serial:
         if not wait:
             return Signal.NOT_READY
         self._check_open()
+        self._warn()
         order = run.begun.order
         if order.size is not None and run.position >= order.size:
             return Signal.END
@@ -64,12 +66,18 @@ class Serial:
         try:
             return self._parts(job)
         except MpseqError as error:
-            placed(error, job).attempt = 1
-            return error
-        except Exception as error:  # A leaf of the user's whose conversion raises: the user's code, like any other.
-            return placed(user_error("Converting the batch", error), job)
+            return self._failed(error, job)
+        except BaseException as error:  # What the user's classes do while they are taken apart is the user's code too.
+            if is_interrupt(error):
+                raise
+            return self._failed(user_error("Taking the batch apart", error), job)
         finally:
             self._waited_s += time.perf_counter() - began
+
+    @staticmethod
+    def _failed(error: MpseqError, job: Job) -> MpseqError:
+        placed(error, job).attempt = 1
+        return error
 
     def _parts(self, job: Job) -> Parts:
         self._calls += 1
@@ -79,8 +87,8 @@ class Serial:
             else:
                 batch, paths = changes(self.sequence, lambda: build(self.sequence, job))
                 self._tell(paths)
-        self._delivered += 1
         structure, parts = take_apart(batch)
+        self._delivered += 1
         return Parts(structure, parts)
 
     def _tell(self, paths: tuple[str, ...]) -> None:
@@ -89,7 +97,13 @@ class Serial:
         sentence = stateful(self.sequence, paths)
         if self.options.strict:
             raise StatefulGetitemError(sentence, remedy=STATEFUL_REMEDY)
-        warnings.warn(f"{sentence}. {STATEFUL_REMEDY}", UserWarning, stacklevel=2)
+        self._warning = f"{sentence}. {STATEFUL_REMEDY}"
+
+    def _warn(self) -> None:
+        """Give the warning that is due: not where a filter that makes it an exception would cost the batch."""
+        if self._warning:
+            warning, self._warning = self._warning, ""
+            warnings.warn(warning, UserWarning, stacklevel=3)
 
     def abandon(self, run: Run) -> None:
         """See Source: nothing is under way."""

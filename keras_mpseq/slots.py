@@ -14,6 +14,7 @@ import mmap
 import os
 import sys
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from math import prod
@@ -28,7 +29,7 @@ from keras_mpseq.messages import Leaf
 ALIGNMENT = 64
 """Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
 SLOT_HEAD = ALIGNMENT
-"""A slot begins with one aligned word: how far the task is, see `Slot.progress`."""
+"""A slot begins with two words: how far the task is, and since when; see `Slot.progress` and `Slot.since`."""
 
 
 def anonymous_file(nbytes: int = 0) -> int:
@@ -118,13 +119,20 @@ class Slot:
     def progress(self, done: int | None) -> None:
         if self.capacity:
             self._maps[-1][:8].view(np.int64)[0] = 0 if done is None else done + 1
+            self._maps[-1][8:16].view(np.float64)[0] = time.monotonic()
+
+    @property
+    def since(self) -> float:
+        """When `progress` was set last, by the clock `time.monotonic`, which all processes share."""
+        self.remap()
+        return float(self._maps[-1][8:16].view(np.float64)[0]) if self.capacity else 0.0
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Allocate an array in the slot; raises SlotTooSmallError when the task's room is used up."""
         kind = np.dtype(dtype)
         nbytes = prod(shape) * kind.itemsize
         start, end = self._end, self._end + aligned(nbytes)
-        if end > self.capacity:
+        if end > min(self.capacity, self._room):
             self._grow(end)
         self._end = end
         return self._maps[-1][start : start + nbytes].view(kind).reshape(shape)

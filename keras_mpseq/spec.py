@@ -7,6 +7,7 @@ comparison of trees, kinds and dtypes is remembered for each `Structure`, so tha
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from keras_mpseq.codec import Structure, by_leaf, part_count, path_of
+from keras_mpseq.codec import Structure, by_leaf, is_numeric, leaf_name
 from keras_mpseq.errors import SpecMismatchError
 
 Shape = tuple[int | None, ...]
@@ -27,7 +28,7 @@ class LeafSpec:
 
     Args:
         kind: array, text, ragged:K, or sparse.
-        dtype: Of the values; None for text, whatever its width or type.
+        dtype: Of the values; None for strings, whatever their width or type.
         shape: None for a dimension that may differ from batch to batch; None at all for an unknown rank.
     """
 
@@ -106,8 +107,7 @@ class ElementSpec:
             raise self._mismatch(f"The batch has the structure {_plain(structure.tree)}, expected {_plain(self.tree)}")
         for number, (stated, found) in enumerate(zip(self.leaves, leaf_specs(structure, shapes), strict=True)):
             if stated.differs_from(found):
-                path = path_of(structure.tree, number)
-                raise self._mismatch(f"Leaf {path} of the batch is {found}, expected {stated}")
+                raise self._mismatch(f"{leaf_name(structure.tree, number)} is {found}, expected {stated}")
         self._fitting.add(structure)
 
     def _mismatch(self, message: str) -> SpecMismatchError:
@@ -124,15 +124,18 @@ def leaf_specs(structure: Structure, shapes: Sequence[tuple[int, ...]]) -> Itera
     """Yield the exact spec of each leaf of one batch."""
     parts = zip(structure.dtypes, shapes, strict=True)
     for kind, ((dtype, shape), *rest) in by_leaf(structure.kinds, parts):
-        if kind in ("str", "bytes") or dtype.kind in "SU":
+        form, _, detail = kind.partition(":")
+        if form in ("str", "bytes") or dtype.kind in "SU":
             yield LeafSpec("text", None, shape)
-        elif kind.startswith("ragged:"):
-            yield LeafSpec(kind, dtype, (None,) * part_count(kind) + shape[1:])
-        elif kind == "array":
+        elif form == "array":
             yield LeafSpec("array", dtype, shape)
+        elif form in ("ragged", "ragged-text"):
+            # Of text the ends come first, which have the shape of the values.
+            values = dtype if form == "ragged" else None
+            yield LeafSpec(f"ragged:{detail}", values, (None,) * (1 + int(detail)) + shape[1:])
         else:  # sparse: indices, values, dense shape; its sizes are data
-            (values, _), (_, (rank,)) = rest
-            yield LeafSpec("sparse", values, (None,) * rank)
+            (values, _), *_, (_, (rank,)) = rest
+            yield LeafSpec("sparse", None if form == "sparse-text" else values, (None,) * rank)
 
 
 def without_lists(tree: optree.PyTreeSpec) -> optree.PyTreeSpec:
@@ -165,19 +168,35 @@ def _declared_leaf(leaf: Any) -> LeafSpec:
         raise TypeError(
             f"element_spec must be a tree of tf.TensorSpec or of anything with shape and dtype, got {leaf!r} in it."
         )
-    name = getattr(leaf.dtype, "as_numpy_dtype", leaf.dtype)
-    dtype = np.dtype(name)
-    shape = _declared_shape(leaf.shape)
-    if dtype.kind in "OSU":
-        return LeafSpec("text", None, shape)
+    dtype, shape = _declared_dtype(leaf.dtype), _declared_shape(leaf.shape)
     if type(leaf).__name__ == "RaggedTensorSpec":
         return LeafSpec(f"ragged:{leaf.ragged_rank}", dtype, shape)
     if type(leaf).__name__ == "SparseTensorSpec":
         return LeafSpec("sparse", dtype, shape)
-    return LeafSpec("array", dtype, shape)
+    return LeafSpec("text" if dtype is None else "array", dtype, shape)
+
+
+def _declared_dtype(declared: Any) -> np.dtype[Any] | None:
+    """Return the dtype, or None for strings."""
+    try:
+        dtype = np.dtype(getattr(declared, "as_numpy_dtype", declared))
+    except (TypeError, KeyError):  # KeyError: TensorFlow has dtypes that NumPy does not.
+        dtype = None
+    # Resources and variants of TensorFlow are objects to NumPy, as its strings are.
+    if dtype is not None and dtype.kind in "OSUT" and getattr(declared, "name", "") not in ("resource", "variant"):
+        return None
+    if dtype is None or not is_numeric(dtype):
+        raise TypeError(f"element_spec must have dtypes of numbers or strings, got {declared!r} in it.")
+    return dtype.newbyteorder("=")
 
 
 def _declared_shape(shape: Any) -> Shape | None:
     if shape is None or getattr(shape, "rank", 0) is None:
         return None
-    return tuple(None if size is None else int(size) for size in shape)
+    try:
+        sizes = tuple(None if size is None else operator.index(size) for size in shape)
+    except TypeError:
+        sizes = (-1,)
+    if any(size is not None and size < 0 for size in sizes):
+        raise TypeError(f"element_spec must have shapes of ints of 0 or more and None, got {shape!r} in it.")
+    return sizes

@@ -20,10 +20,10 @@ from typing import Any
 import cloudpickle
 
 from keras_mpseq import payload
-from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful, user_error
+from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful
 from keras_mpseq.channel import Channel
 from keras_mpseq.codec import Structure, take_apart
-from keras_mpseq.errors import MpseqError, PayloadError, StatefulGetitemError
+from keras_mpseq.errors import MpseqError, PayloadError, StatefulGetitemError, UserCodeError, user_error
 from keras_mpseq.local import WorkerInfo, close_resources, move_resources, set_worker_info
 from keras_mpseq.messages import (
     Batch,
@@ -49,7 +49,7 @@ DUMP_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signa
 _WATCHED_CALLS = (2, 3)
 """Which calls of a worker are compared when not strict: the first may still open files and fill caches."""
 _TRACEBACK_LIMIT = 20_000
-"""Characters kept of a traceback, from its end: a message is to fit into the socket's buffer."""
+"""Characters kept of a traceback, of its start and its end: a message is to fit into the socket's buffer."""
 
 
 def load(state: State, fds: Sequence[int]) -> Any:
@@ -63,20 +63,34 @@ def load(state: State, fds: Sequence[int]) -> Any:
         os.close(fd)
     try:
         return payload.unpack(buffers[0], buffers[1:])
-    except Exception as error:  # The user's __setstate__, or a module that cannot be imported.
+    except BaseException as error:  # The user's __setstate__, or a module that cannot be imported.
         found = user_error("Unpickling the sequence in a worker", error)
         raise PayloadError(found.message, remedy=found.remedy, traceback=found.traceback) from error
 
 
 def dump_error(error: MpseqError) -> bytes:
-    """Pickle *error* with its cause, or without it where the cause does not survive the way."""
-    error.traceback = error.traceback[-_TRACEBACK_LIMIT:]
+    """Pickle *error* and its cause for `load_error`, or without the cause where that does not survive the way."""
+    half = _TRACEBACK_LIMIT // 2
+    if len(error.traceback) > 2 * half:
+        error.traceback = f"{error.traceback[:half]}\n[...]\n{error.traceback[-half:]}"
+    cause, error.__cause__ = _tried(error.__cause__), None
+    if not _tried(error):  # A class of the user's.
+        told = UserCodeError(f"__getitem__ raised {type(error).__name__}: {error.message}", traceback=error.traceback)
+        told.index, told.epoch = error.index, error.epoch
+        error = told
+    data: bytes = cloudpickle.dumps((error, cause), 5)
+    return data
+
+
+def _tried(error: BaseException | None) -> bytes:
+    """Pickle *error*; return nothing where its constructor or its `__reduce__` does not fit."""
+    if error is None:
+        return b""
     try:
         data: bytes = cloudpickle.dumps(error, 5)
         pickle.loads(data)
-    except Exception:  # An exception whose constructor or __reduce__ does not fit; its text is kept.
-        error.__cause__ = None
-        data = pickle.dumps(error, 5)
+    except BaseException:  # The user's code may do anything here, even call sys.exit().
+        return b""
     return data
 
 
@@ -182,8 +196,8 @@ class Worker:
             return Batch(self._layout(structure), leaves, slot.used - start), paths
         except MpseqError as error:
             return Failure(dump_error(placed(error, job))), ()
-        except Exception as error:  # A leaf of the user's whose conversion raises: the user's code, like any other.
-            return Failure(dump_error(placed(user_error("Converting the batch", error), job))), ()
+        except BaseException as error:  # What the user's classes do while they are taken apart is the user's code too.
+            return Failure(dump_error(placed(user_error("Taking the batch apart", error), job))), ()
 
     def _call(self, slot: Slot, version: int, job: Job) -> tuple[Any, tuple[str, ...]]:
         sequence = self._versions[version]
@@ -198,7 +212,8 @@ class Worker:
     def _layout(self, structure: Structure) -> int:
         if structure not in self._layouts:
             number = self._layouts[structure] = len(self._layouts)
-            self._channel.send(Layout(number, pickle.dumps(structure, 5)))
+            # By value where it has to be: a named tuple of the user's __main__ is none of this process's.
+            self._channel.send(Layout(number, cloudpickle.dumps(structure, 5)))
         return self._layouts[structure]
 
     def _finish(self) -> None:
@@ -210,7 +225,7 @@ class Worker:
         for close in closers:
             try:
                 close()
-            except Exception as error:  # Told to the pool, which warns: the other resources must be closed as well.
+            except BaseException as error:  # Told to the pool, which warns: the other resources must be closed as well.
                 errors.append(
                     error if isinstance(error, MpseqError) else user_error("Closing a per_worker resource", error)
                 )
@@ -221,6 +236,13 @@ class Worker:
 def _attributes(sequence: Any) -> dict[str, Any]:
     attributes: dict[str, Any] = getattr(sequence, "__dict__", {})
     return attributes
+
+
+def keep_stack(stack: int) -> None:
+    """Let the Python stack go to the file *stack* in a crash, or on DUMP_SIGNAL."""
+    faulthandler.enable(stack)
+    # chain: after the dump the signal does what it did before, that is, it ends the process.
+    faulthandler.register(DUMP_SIGNAL, stack, all_threads=True, chain=True)
 
 
 def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], sequence: Any, stack: int) -> None:
@@ -234,9 +256,7 @@ def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], s
         sequence: The version of `setup.state`.
         stack: Descriptor of the file that the Python stack goes to in a crash or on DUMP_SIGNAL.
     """
-    faulthandler.enable(stack)
-    # chain: after the dump the signal does what it did before, that is, it ends the process.
-    faulthandler.register(DUMP_SIGNAL, stack, all_threads=True, chain=True)
+    keep_stack(stack)
     Worker(number, channel, setup, slots, sequence).run()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -26,6 +26,7 @@ from keras_mpseq import (
     per_worker,
     to_dataset,
 )
+from tests.conftest import open_targets
 from tests.sequences import (
     Calling,
     Counting,
@@ -280,7 +281,9 @@ def test_every_kind_of_change_arrives(log: Path) -> None:
     view = big[10:]
     frozen_view = big.view()
     frozen_view.flags.writeable = False
-    holder = Shared({"frozen": frozen_view, "strided": big[::2][:: 1], "fortran": np.asfortranarray(np.zeros((512, 512)))})
+    holder = Shared(
+        {"frozen": frozen_view, "strided": big[::2][::1], "fortran": np.asfortranarray(np.zeros((512, 512)))}
+    )
     with Loader(sequence, workers=2) as loader, Loader(holder, workers=2) as other:
         for change in range(1, 4):
             state.values.append(change)  # Deep inside a closure.
@@ -303,7 +306,7 @@ def test_state_that_changes_back_and_forth_takes_no_more_memory() -> None:
         for epoch in range(12):
             arrays["a"][0] = epoch % 3
             assert {float(batch["a"]["sum"]) for batch in loader} == {epoch % 3}
-            counts.append(len(os.listdir("/proc/self/fd")))
+            counts.append(len(open_targets()))
             assert loader.stats().bytes_shared == 3 * MIB
         assert len(set(counts[2:])) == 1
         workers = psutil.Process().children(recursive=True)
@@ -314,12 +317,9 @@ def test_state_that_changes_back_and_forth_takes_no_more_memory() -> None:
         assert [process.num_fds() for process in workers] == opened
 
 
-@WORKERS
-def test_an_epoch_keeps_the_state_that_it_began_with(workers: int) -> None:
-    if workers == 0:
-        pytest.skip("In one process the sequence has one state.")
+def test_an_epoch_keeps_the_state_that_it_began_with() -> None:
     sequence = Counting(30, (2,))
-    with Loader(sequence, workers=workers, prefetch=1) as loader:
+    with Loader(sequence, workers=2, prefetch=1) as loader:
         first = iter(loader)
         shapes = [next(first).shape]
         sequence.shape = (3,)
@@ -371,10 +371,10 @@ def test_a_length_that_changes_during_an_epoch_is_an_error(workers: int) -> None
     with Loader(sequence, workers=workers) as loader:
         iterator = iter(loader)
         next(iterator)
-        sequence.batches = 4
-        with pytest.raises(SequenceLengthError, match="changed from 5 to 4 during epoch 0"):
+        sequence.batches = 6
+        with pytest.raises(SequenceLengthError, match="changed from 5 to 6 during epoch 0"):
             list(iterator)
-        assert len(list(loader)) == 4
+        assert len(list(loader)) == 6
 
 
 # --- hooks of workers -------------------------------------------------------------------------------
@@ -385,9 +385,9 @@ def test_worker_hooks_run_once_in_each_worker(log: Path, launcher: str) -> None:
     with Loader(Hooked(log), workers=3, launcher=launcher) as loader:
         for _ in range(3):
             list(loader)
-        started = lines(log, "start")
-        assert sorted(number for _, number, _ in started) == ["0", "1", "2"]
         assert lines(log, "stop") == []
+    started = lines(log, "start")  # One may have started after the others had built all there was.
+    assert sorted(number for _, number, _ in started) == ["0", "1", "2"]
     pids = {pid for *_, pid in started}
     assert len(pids) == 3 and str(os.getpid()) not in pids
     assert sorted(pid for _, pid in lines(log, "stop")) == sorted(pids)

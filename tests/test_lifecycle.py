@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from keras_mpseq import Loader, PoolClosedError, UserCodeError, to_dataset
-from tests.conftest import PATIENCE_S
+from tests.conftest import PATIENCE_S, open_targets
 from tests.sequences import (
     Counting,
     Draws,
@@ -150,11 +150,15 @@ def _by_break(loader: Loader) -> None:
             break
 
 
+def _raising_at_the_fourth(loader: Loader) -> None:
+    for batch in loader:
+        if int(batch.flat[0]) % 1000 == 3:
+            raise RuntimeError("the consumer's")
+
+
 def _by_exception(loader: Loader) -> None:
     with pytest.raises(RuntimeError, match="the consumer's"):
-        for batch in loader:
-            if int(batch.flat[0]) % 1000 == 3:
-                raise RuntimeError("the consumer's")
+        _raising_at_the_fourth(loader)
 
 
 def _by_close(loader: Loader) -> None:
@@ -216,11 +220,10 @@ def test_an_error_in_one_epoch_leaves_a_whole_pool() -> None:
     sequence = Raising(at=5, batches=10, shape=LARGE)
     with Loader(sequence, workers=2) as loader:
         for number in range(6):
-            got = []
+            iterator = iter(loader)
+            assert firsts(itertools.islice(iterator, 5)) == epoch(number)[:5]
             with pytest.raises(UserCodeError, match="broken") as caught:
-                for batch in loader:
-                    got += firsts([batch])
-            assert got == epoch(number)[:5]
+                next(iterator)
             assert (caught.value.index, caught.value.epoch) == (5, number)
         sequence.at = -1
         assert firsts(loader) == epoch(6)
@@ -237,19 +240,19 @@ def test_a_given_up_run_is_not_built_to_its_end(tmp_path: Path) -> None:
 # --- the end of a pool ------------------------------------------------------------------------------
 
 
-def test_closing_twice_and_using_after_close() -> None:
-    for workers in (0, 2):
-        loader = Loader(Counting(), workers=workers)
-        open_iterator = iter(loader)
-        next(open_iterator)
-        loader.close()
-        loader.close()
-        for use in (lambda: iter(loader), lambda: next(open_iterator), lambda: list(loader)):
-            with pytest.raises(PoolClosedError, match=r"^The loader is closed\. .*with"):
-                use()
-        assert len(loader) == 10
-        assert loader.stats().batches in (1, 2)
-        open_iterator.close()
+@pytest.mark.parametrize("workers", [0, 2])
+def test_closing_twice_and_using_after_close(workers: int) -> None:
+    loader = Loader(Counting(), workers=workers)
+    open_iterator = iter(loader)
+    next(open_iterator)
+    loader.close()
+    loader.close()
+    for use in (lambda: iter(loader), lambda: next(open_iterator), lambda: list(loader)):
+        with pytest.raises(PoolClosedError, match=r"^The loader is closed\. .*with"):
+            use()
+    assert len(loader) == 10
+    assert loader.stats().batches == 1
+    open_iterator.close()
 
 
 def test_closing_while_another_thread_waits_for_a_batch(tmp_path: Path) -> None:
@@ -302,9 +305,13 @@ def test_a_dropped_dataset_ends_its_workers() -> None:
 
 
 def test_a_loader_whose_body_raised_ends_its_workers() -> None:
-    with pytest.raises(RuntimeError), Loader(Counting(), workers=2) as loader:
-        next(iter(loader))
-        raise RuntimeError
+    def use() -> None:
+        with Loader(Counting(), workers=2) as loader:
+            next(iter(loader))
+            raise RuntimeError("the consumer's")
+
+    with pytest.raises(RuntimeError, match="the consumer's"):
+        use()
     assert not workers_of_this_process()
 
 
@@ -481,7 +488,7 @@ def test_what_empty_gave_outside_a_worker_is_a_plain_array() -> None:
         array = sequence.empty(shape, np.int16)
         assert (array.shape, array.dtype, array.flags.writeable) == ((3,), np.dtype(np.int16), True)
     assert sequence.empty((2, 3)).dtype == np.float32
-    image, label, part, places = sequence[1]
+    image, _, part, places = sequence[1]
     assert (image == 1).all() and (part == -1).all() and not places.any()
     with Loader(sequence, workers=0) as loader:
         assert [batch[0].shape[0] for batch in loader] == [8 * (index + 1) for index in range(8)]
@@ -517,7 +524,7 @@ def test_200_epochs_leave_nothing() -> None:
     def counts() -> tuple[int, int, int, int]:
         gc.collect()
         maps = Path("/proc/self/maps").read_text().count("memfd:keras_mpseq")
-        return len(workers_of_this_process()), len(os.listdir("/proc/self/fd")), _shared_bytes(), maps
+        return len(workers_of_this_process()), len(open_targets()), _shared_bytes(), maps
 
     sequences = [Counting(10, LARGE), Draws(10), LargeDraws(5), Hooked(Path(os.devnull)), Counting(20, (1 << 18,))]
     for mode in (0, 1):  # What is loaded and opened once.

@@ -447,5 +447,3 @@ with Loader(Sequence(), workers=2) as loader:
 say("done")
 """
     assert scripts.run(LIGHT + body) == "done\n"
-
-

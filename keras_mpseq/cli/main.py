@@ -66,19 +66,19 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     demo = commands.add_parser("demo", help=what, description=what, allow_abbrev=False)
     demo.add_argument(
         "--workers",
-        type=_int_between("--workers", 0, _MOST_WORKERS),
+        type=_int_between(0, _MOST_WORKERS),
         metavar="N",
         help="processes that build batches; 0 is none but the training's own (default: one for each core)",
     )
     demo.add_argument(
         "--epochs",
-        type=_int_between("--epochs", 1, _MOST_EPOCHS),
+        type=_int_between(1, _MOST_EPOCHS),
         metavar="N",
         help="epochs of training (default: 3; 1 with --quick)",
     )
     demo.add_argument(
         "--seed",
-        type=_int_between("--seed", 0, _MOST_SEED),
+        type=_int_between(0, _MOST_SEED),
         default=0,
         metavar="N",
         help="of the split, the model, the shuffling and the augmentation (default: 0)",
@@ -104,14 +104,14 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
 
-def _int_between(name: str, least: int, most: int) -> Callable[[str], int]:
+def _int_between(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = None
         if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{name} must be an int from {least} to {most}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be an int from {least} to {most}, got {text!r}")
         return value
 
     return parse

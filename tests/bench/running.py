@@ -61,8 +61,11 @@ def measure(run: Run, loops: int, timeout_s: float) -> Outcome:
         left = 0
         try:
             in_time = _ended(process.pid, timeout_s)
-            if in_time:
-                left = _members_left(process.pid)
+            if not in_time:
+                # Not SIGKILL: Python's resource tracker ignores this one, and unlinks the shared memory of the others.
+                os.killpg(process.pid, signal.SIGTERM)
+                _ended(process.pid, _LAST_S)
+            left = _members_left(process.pid)
         finally:
             # Before the leader is reaped, so that the number of its group cannot be another's by now.
             os.killpg(process.pid, signal.SIGKILL)
