@@ -131,7 +131,8 @@ class Channel:
                 self._fds.extend(array.array("i", fds[: len(fds) - len(fds) % _INT]))
             self._bytes += data
             self.ended = not data
-            if not flags or len(data) < _READ:
+            # The kernel ends a read behind descriptors, so that there may be more.
+            if not flags or (len(data) < _READ and not rights):
                 break
         self._take_frames()
 

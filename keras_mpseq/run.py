@@ -247,9 +247,10 @@ class Iteration(Iterator[Parts]):
             named = "; ".join(f"{index} ({error.message})" for index, error in self._skips[:_SKIPS_NAMED])
             more = len(self._skips) - _SKIPS_NAMED
             log.warning(
-                "Epoch %d skipped %d batches that failed: %s%s.",
+                "Epoch %d skipped %d %s that failed: %s%s.",
                 self._run.begun.number,
                 len(self._skips),
+                "batch" if len(self._skips) == 1 else "batches",
                 named,
                 f"; and {more} more" if more > 0 else "",
             )

@@ -178,8 +178,9 @@ def _declared_leaf(leaf: Any) -> LeafSpec:
 
 def _declared_dtype(declared: Any) -> np.dtype[Any] | None:
     """Return the dtype, or None for strings."""
+    dtype: np.dtype[Any] | None
     try:
-        dtype = np.dtype(getattr(declared, "as_numpy_dtype", declared))
+        dtype = np.dtype(getattr(declared, "as_numpy_dtype", declared)).newbyteorder("=")
     except (TypeError, KeyError):  # KeyError: TensorFlow has dtypes that NumPy does not.
         dtype = None
     # Resources and variants of TensorFlow are objects to NumPy, as its strings are.
@@ -187,7 +188,7 @@ def _declared_dtype(declared: Any) -> np.dtype[Any] | None:
         return None
     if dtype is None or not is_numeric(dtype):
         raise TypeError(f"element_spec must have dtypes of numbers or strings, got {declared!r} in it.")
-    return dtype.newbyteorder("=")
+    return dtype
 
 
 def _declared_shape(shape: Any) -> Shape | None:
