@@ -141,7 +141,7 @@ def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data
     dataset._keras_mpseq = elements
     if group > 1:
         dataset = dataset.unbatch()
-    return dataset.map(_assembler(spec))
+    return dataset if _is_flat(spec) else dataset.map(_assembler(spec))
 
 
 class Elements:
@@ -253,6 +253,13 @@ def _part_specs(name: str, leaf: LeafSpec) -> list[tf.TensorSpec]:
     splits = part_count(leaf.kind) - 1
     inner = () if leaf.shape is None else leaf.shape[splits + 1 :]
     return [tf.TensorSpec((None, *inner), dtype), *[tf.TensorSpec((None,), tf.int64)] * splits]
+
+
+def _is_flat(spec: ElementSpec) -> bool:
+    """Tell whether an element is just the tuple of its parts, so that a step of the pipeline can be saved."""
+    numbers = range(len(spec.leaves))
+    whole = all(leaf.kind in ("array", "text") for leaf in spec.leaves)
+    return whole and bool(lists_to_tuples(optree.tree_unflatten(spec.tree, numbers)) == tuple(numbers))
 
 
 def _assembler(spec: ElementSpec) -> Callable[..., Any]:

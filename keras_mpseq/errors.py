@@ -59,9 +59,7 @@ class MpseqError(Exception):
 
     def __str__(self) -> str:
         """Return message, place, remedy and remote traceback."""
-        place = ", ".join(
-            f"{name} {getattr(self, name)}" for name in self._places if getattr(self, name) is not None
-        )
+        place = ", ".join(f"{name} {getattr(self, name)}" for name in self._places if getattr(self, name) is not None)
         text = f"{self.message} ({place})." if place else f"{self.message}."
         if self.remedy:
             text += f" {self.remedy}"

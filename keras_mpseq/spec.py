@@ -8,7 +8,7 @@ comparison of trees, kinds and dtypes is remembered for each `Structure`, so tha
 from __future__ import annotations
 
 import operator
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,8 +144,8 @@ def without_lists(tree: optree.PyTreeSpec) -> optree.PyTreeSpec:
 
 
 def lists_to_tuples(node: Any) -> Any:
-    """Return a tree with tuples in the place of lists."""
-    if isinstance(node, list) or type(node) is tuple:
+    """Return a tree with tuples in the place of lists and deques."""
+    if isinstance(node, (list, deque)) or type(node) is tuple:
         return tuple(map(lists_to_tuples, node))
     if isinstance(node, tuple):  # a named tuple
         return type(node)(*map(lists_to_tuples, node))

@@ -102,6 +102,8 @@ def described(process: psutil.Process) -> str:
     """Return pid, state and command line."""
     try:
         return f"{process.pid} ({process.status()}): {' '.join(process.cmdline())[:300]}"
+    except psutil.ZombieProcess:
+        return f"{process.pid} (zombie)"
     except psutil.NoSuchProcess:
         return f"{process.pid} (gone)"
 
@@ -193,9 +195,12 @@ class Script:
         return self.process.returncode, out.decode(), "".join(_NOISE.split(errors.decode()))
 
     def end(self) -> None:
-        """Kill it, if it runs still."""
+        """Kill it, if it runs still. Not with communicate(): its children may hold the pipes."""
         self.process.kill()
-        self.process.communicate(timeout=SCRIPT_S)
+        self.process.wait(SCRIPT_S)
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import mmap
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -68,7 +70,7 @@ def through(slot: Slot, array: np.ndarray, *, copy: bool = True) -> np.ndarray:
 
 def test_files_have_no_name_and_do_not_leak_into_other_programs() -> None:
     fd = anonymous_file(10)
-    assert os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:keras_mpseq")
+    assert str(Path(f"/proc/self/fd/{fd}").readlink()).startswith("/memfd:keras_mpseq")
     assert not os.get_inheritable(fd)
     assert os.fstat(fd).st_size == 10
     os.close(fd)
@@ -89,7 +91,7 @@ def test_files_without_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     fd = anonymous_file(PAGE)
     monkeypatch.undo()
-    assert os.readlink(f"/proc/self/fd/{fd}").endswith("(deleted)")
+    assert str(Path(f"/proc/self/fd/{fd}").readlink()).endswith("(deleted)")
     write_file(fd, b"x" * PAGE)
     assert bytes(read_only(fd, PAGE)) == b"x" * PAGE
     os.close(fd)
@@ -102,9 +104,7 @@ def test_files_without_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     ("function", "unit"), [pytest.param(aligned, ALIGNMENT, id="aligned"), pytest.param(whole_pages, PAGE, id="pages")]
 )
 def test_rounding_up(function: Any, unit: int) -> None:
-    assert [function(n) for n in (0, 1, unit - 1, unit, unit + 1, 5 * unit)] == [
-        n * unit for n in (0, 1, 1, 1, 2, 5)
-    ]
+    assert [function(n) for n in (0, 1, unit - 1, unit, unit + 1, 5 * unit)] == [n * unit for n in (0, 1, 1, 1, 2, 5)]
 
 
 def test_a_new_slot_takes_no_memory_until_a_task_begins() -> None:
@@ -236,7 +236,7 @@ def test_since_is_the_time_of_the_last_progress(slot: Slot, other: Slot) -> None
     before = time.monotonic()
     slot.progress = 3
     assert before <= other.since <= time.monotonic()
-    assert Slot.since.__get__(Slot(os.dup(slot.fd))) == slot.since
+    assert slot.since == other.since
 
 
 VIEW_OF_ANOTHER_PROCESS = """
@@ -354,15 +354,14 @@ NUMBERS = st.one_of(
 )
 @settings(deadline=None)
 def test_any_arrays_arrive(arrays: list[np.ndarray], data: st.DataObject) -> None:
-    slot = Slot(anonymous_file())
-    slot.begin(ROOM)
-    given_arrays = [array[data.draw(numpy_st.basic_indices(array.shape), "part")] for array in arrays]
-    views = [np.asarray(array) for array in given_arrays]
-    leaves = [slot.place(view) for view in views]
-    found = slot.arrays(leaves, [view.dtype for view in views], copy=False)
-    for view, one in zip(views, found, strict=True):
-        assert (one.dtype, one.shape, one.tobytes()) == (view.dtype, view.shape, view.tobytes())
-    slot.close()
+    parts = [array[data.draw(numpy_st.basic_indices(array.shape), "part")] for array in arrays]
+    views = [np.asarray(part) for part in parts]
+    with contextlib.closing(Slot(anonymous_file())) as slot:
+        slot.begin(ROOM)
+        leaves = [slot.place(view) for view in views]
+        found = slot.arrays(leaves, [view.dtype for view in views], copy=False)
+        for view, one in zip(views, found, strict=True):
+            assert (one.dtype, one.shape, one.tobytes()) == (view.dtype, view.shape, view.tobytes())
 
 
 # --- leases -----------------------------------------------------------------------------------------
@@ -373,7 +372,7 @@ class Leased:
 
     def __init__(self, slot: Slot, *sizes: int) -> None:
         self.ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-        leaves = [slot.place(np.full(size, size, np.uint8)) for size in sizes]
+        leaves = [slot.place(np.full(size, 7, np.uint8)) for size in sizes]
         self.arrays = slot.leased(leaves, [np.dtype(np.uint8)] * len(sizes), lambda: self.ended.put(1))
 
 
@@ -397,7 +396,8 @@ def test_whatever_is_made_of_a_leased_array_holds_the_lease(slot: Slot) -> None:
     copy = np.array(part)
     del part
     assert leased.ended.qsize() == 1
-    assert (copy == np.array(640, np.int64).astype(np.int8)).all()
+    assert copy.shape == (12, 24)
+    assert (copy == 7).all()
 
 
 def test_a_leased_array_can_be_written_and_lies_in_the_slot(slot: Slot, other: Slot) -> None:
