@@ -33,7 +33,7 @@ _THREADS_OF = (
 )
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 _NO_BACKGROUND = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Keras imports pandas and so pyarrow where they are installed, whose allocator starts a thread: that forbids a fork."""
+"""Keras imports pandas, and so pyarrow, where they are installed; its allocator's thread would forbid a fork."""
 _STACK_BYTES = 1 << 16
 _BOOT = "import sys; sys.path[:] = {path!r}; from keras_mpseq.process import main; main({args})"
 
