@@ -175,6 +175,16 @@ class _Hasher:
         self.value = hash((self.value, bytes(data)))
 
 
+class _Pickler(pickle.Pickler):
+    """Takes functions and classes by identity: to name them, pickle would import their modules."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return what is written for *value*, or NotImplemented for the usual (called by pickle)."""
+        if isinstance(value, (type, types.FunctionType, types.ModuleType)):
+            return len, (id(value),)  # Never read again: any function of Python's own will do.
+        return NotImplemented
+
+
 def _digest(value: object) -> int:
     if isinstance(value, np.ndarray) and value.nbytes >= _LARGE and value.dtype.kind != "O":
         if not value.flags.writeable:
@@ -183,7 +193,7 @@ def _digest(value: object) -> int:
         return hash(np.asarray(flat[:: max(1, value.size // _SAMPLES)]).tobytes())
     hasher = _Hasher()
     try:
-        pickle.Pickler(hasher, 5).dump(value)
+        _Pickler(hasher, 5).dump(value)
     except Exception:  # What does not pickle, or is too large, is told apart by identity only.
         return id(value)
     return hasher.value

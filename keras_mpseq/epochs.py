@@ -12,7 +12,7 @@ import threading
 from typing import Any, NamedTuple
 
 from keras_mpseq.build import call_hook
-from keras_mpseq.errors import SequenceLengthError
+from keras_mpseq.errors import SequenceLengthError, UserCodeError
 from keras_mpseq.local import set_epoch
 from keras_mpseq.options import Options, length_of
 from keras_mpseq.order import Order, epoch_order
@@ -44,7 +44,7 @@ class Epochs:
             self.end_dropped()
             number, self._next = self._next, self._next + 1
             set_epoch(self._sequence, number)
-            call_hook(self._sequence, "on_epoch_begin")
+            self._call("on_epoch_begin", number)
             return self._begun(number)
 
     def again(self, begun: Begun) -> Begun:
@@ -83,9 +83,16 @@ class Epochs:
             # Of two epochs at a time the other may have begun since.
             set_epoch(self._sequence, begun.number)
             try:
-                call_hook(self._sequence, "on_epoch_end")
+                self._call("on_epoch_end", begun.number)
             finally:
                 set_epoch(self._sequence, self._next - 1)
+
+    def _call(self, hook: str, epoch: int) -> None:
+        try:
+            call_hook(self._sequence, hook)
+        except UserCodeError as error:
+            error.epoch = epoch
+            raise
 
     def end_dropped(self) -> None:
         """End the epochs whose iterators were dropped."""

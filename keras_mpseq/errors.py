@@ -12,7 +12,7 @@ import pickle
 import signal
 import traceback
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from keras_mpseq import role
 
@@ -70,7 +70,12 @@ class MpseqError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by fields: subclasses and later fields need no constructor arguments."""
-        return _restore, (type(self), self.args, self.__dict__, self.__cause__)
+        cause = self.__cause__
+        try:
+            pickle.loads(pickle.dumps(cause))
+        except Exception:  # The user's exceptions need not pickle; their text is in ours.
+            cause = None
+        return _restore, (type(self), self.args, self.__dict__, cause)
 
 
 def _restore(
@@ -198,10 +203,26 @@ def users_traceback(error: BaseException) -> str:
     return "".join(traceback.format_tb(trace))
 
 
+class Bare(NamedTuple):
+    """An exception whose own way to be pickled fails, such as one whose constructor wants other arguments."""
+
+    kind: type[BaseException]
+    args: tuple[Any, ...]
+    fields: dict[str, Any]
+
+    def rebuilt(self) -> BaseException:
+        """Return the exception, made without its constructor."""
+        error: BaseException = self.kind.__new__(self.kind, *self.args)
+        error.args = self.args
+        error.__dict__.update(self.fields)
+        return error
+
+
 def load_error(data: bytes) -> MpseqError:
     """Return the error that a worker pickled, with its cause where that can be read here as well."""
     error: MpseqError
     error, cause = pickle.loads(data)
     with contextlib.suppress(Exception):  # What unpickled in the worker need not do so here; its text is kept.
-        error.__cause__ = pickle.loads(cause)
+        found = pickle.loads(cause)
+        error.__cause__ = found.rebuilt() if isinstance(found, Bare) else found
     return error

@@ -35,6 +35,8 @@ class Worker:
     """Oldest first: the first is the one being built."""
     start_losses: int = 0
     """How often in a row it was lost before it was ready."""
+    started_for: frozenset[int] = frozenset()
+    """The runs that were live when it was started."""
 
 
 class Workers:

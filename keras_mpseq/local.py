@@ -127,6 +127,10 @@ class per_worker(Generic[T]):  # noqa: N801 - a decorator, spelled like property
     Args:
         build: The method that makes the resource.
 
+    Raises:
+        TypeError: *build* cannot be called.
+        AttributeError: A resource is assigned.
+
     Example:
         ```python
         class Images(SafeSequence):

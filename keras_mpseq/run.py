@@ -195,7 +195,8 @@ class Iteration(Iterator[Parts]):
         raise StopIteration
 
     def _failed(self, error: MpseqError) -> None:
-        if self._source.options.on_error == "skip" and not self._hopeless():
+        # Without an index it is the end of the run, such as a worker that cannot be started.
+        if self._source.options.on_error == "skip" and error.index is not None and not self._hopeless():
             self._skip(error)
         else:
             self._dropped.detach()

@@ -244,13 +244,18 @@ class Scheduler:
             self._answer(run)
 
     def _spawn(self, number: int) -> None:
-        self._workers.all[number].state = WorkerState.STARTING
+        worker = self._workers.all[number]
+        worker.state, worker.started_for = WorkerState.STARTING, frozenset(self._runs)
         self._actions.append(Spawn(number))
 
     def _give_up(self, worker: int, attempts: int, cause: object) -> None:
-        for run in list(self._runs.values()):
+        """End the runs that *worker* was started for, and start it again for later ones: they begin anew."""
+        started_for = self._workers.all[worker].started_for
+        for run in [run for run in self._runs.values() if run.number in started_for]:
             self._actions.append(GiveUp(run.number, worker, attempts, cause))
             self._drop(run)
+        if self._runs:
+            self._spawn(worker)
 
     def _drop(self, run: Run) -> None:
         """Forget a run; what workers hold of it keeps its slots until they answer or die."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import time
 import warnings
@@ -17,6 +18,7 @@ from keras_mpseq.options import Options
 from keras_mpseq.order import preserved_globals
 from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
 
+log = logging.getLogger("keras_mpseq")
 _WATCHED_CALL = 2
 """As in a worker: the first call may still open files and fill caches."""
 
@@ -40,8 +42,8 @@ class Serial:
         """See Source."""
         self._check_open()
         if not self._started:
-            self._started = True
             call_hook(self.sequence, "on_worker_start", 0)
+            self._started = True
         while not self._dropped.empty():
             self.epochs.dropped.put(self._dropped.get().begun)
         return Run(next(self._numbers), self.epochs.begin())
@@ -136,7 +138,19 @@ class Serial:
             self._closed = True
             while not self._dropped.empty():
                 self.epochs.dropped.put(self._dropped.get().begun)
-            self.epochs.end_dropped()
+            try:
+                self.epochs.end_dropped()
+            finally:
+                self._stop()
+
+    def _stop(self) -> None:
+        try:
             if self._started:
                 call_hook(self.sequence, "on_worker_stop")
+        except MpseqError as error:  # As for a worker: the resources must be closed as well.
+            log.warning("The sequence did not stop in good order: %s", error)
+        try:
             close_resources(self.sequence)
+        except Exception as error:  # The user's code, as above.
+            told = user_error("Closing a per_worker resource", error)
+            log.warning("The sequence did not stop in good order: %s", told)

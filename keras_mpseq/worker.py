@@ -23,7 +23,7 @@ from keras_mpseq import payload
 from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful
 from keras_mpseq.channel import Channel
 from keras_mpseq.codec import Structure, take_apart
-from keras_mpseq.errors import MpseqError, PayloadError, StatefulGetitemError, UserCodeError, user_error
+from keras_mpseq.errors import Bare, MpseqError, PayloadError, StatefulGetitemError, UserCodeError, user_error
 from keras_mpseq.local import WorkerInfo, close_resources, move_resources, set_worker_info
 from keras_mpseq.messages import (
     Batch,
@@ -73,7 +73,7 @@ def dump_error(error: MpseqError) -> bytes:
     half = _TRACEBACK_LIMIT // 2
     if len(error.traceback) > 2 * half:
         error.traceback = f"{error.traceback[:half]}\n[...]\n{error.traceback[-half:]}"
-    cause, error.__cause__ = _tried(error.__cause__), None
+    cause, error.__cause__ = _dump_cause(error.__cause__), None
     if not _tried(error):  # A class of the user's.
         told = UserCodeError(f"__getitem__ raised {type(error).__name__}: {error.message}", traceback=error.traceback)
         told.index, told.epoch = error.index, error.epoch
@@ -82,12 +82,18 @@ def dump_error(error: MpseqError) -> bytes:
     return data
 
 
-def _tried(error: BaseException | None) -> bytes:
-    """Pickle *error*; return nothing where its constructor or its `__reduce__` does not fit."""
-    if error is None:
+def _dump_cause(cause: BaseException | None) -> bytes:
+    if cause is None:
         return b""
+    return _tried(cause) or _tried(
+        Bare(type(cause), cause.args, {name: value for name, value in vars(cause).items() if _tried(value)})
+    )
+
+
+def _tried(value: object) -> bytes:
+    """Pickle *value*; return nothing where that fails, or its return, as for many an exception of the user's."""
     try:
-        data: bytes = cloudpickle.dumps(error, 5)
+        data: bytes = cloudpickle.dumps(value, 5)
         pickle.loads(data)
     except BaseException:  # The user's code may do anything here, even call sys.exit().
         return b""

@@ -43,6 +43,9 @@ _failed = pytest.StashKey[bool]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Become the parent of orphans, so that a worker that lost its template is still found among our descendants."""
+    # A shell's background jobs ignore Ctrl-C and hand that down; here scripts are to be interrupted.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "may_lose_descriptors: interrupts the package where it has just opened a file")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -122,14 +122,11 @@ def test_a_killed_parent_leaves_no_process(scripts: Scripts, state: str, launche
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, "os._exit"])
 def test_other_sudden_ends_leave_no_process(scripts: Scripts, how: Any) -> None:
-    script = scripts.start(LIGHT + STUCK + "loader = Loader(Stuck(), workers=2); list(loader)")
-    if how == "os._exit":
-        script.end()
-        script = scripts.start(LIGHT + STUCK + "threading.Timer(0.3, os._exit, [0]).start()\nlist(Loader(Stuck()))")
+    on_signal = "import signal; signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))\n"
+    script = scripts.start(LIGHT + STUCK + on_signal + "loader = Loader(Stuck(), workers=2); list(loader)")
     script.wait_for("ready")
     children = script.descendants()
-    if how != "os._exit":
-        script.process.send_signal(how)
+    script.process.send_signal(signal.SIGUSR1 if how == "os._exit" else how)
     assert_ended(children)
 
 

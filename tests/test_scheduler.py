@@ -136,6 +136,8 @@ class Referee:
         self.owed: set[int] = set()
         """Runs for which a slot was copied out."""
         self.start_losses = [0] * workers
+        self.started_for: list[set[int]] = [set() for _ in range(workers)]
+        """The runs that were live when the worker was started."""
         self.losses = 0
         self._layouts = itertools.count()
 
@@ -219,7 +221,7 @@ class Referee:
                 self._note_lost(worker, cause, done)
             case StartFailed(worker, cause):
                 self.workers[worker] = "absent"
-                self.expected += [GiveUp(number, worker, 1, cause) for number in self.runs]
+                self._note_given_up(worker, 1, cause)
             case Released(slot):
                 self.slots[slot] = "free"
             case SlotsAdded(count):
@@ -270,9 +272,15 @@ class Referee:
             self.start_losses[worker] += 1
         self.workers[worker] = "absent"
         if self.start_losses[worker] == self.attempts:
-            self.expected += [GiveUp(number, worker, self.attempts, cause) for number in self.runs]
+            self._note_given_up(worker, self.attempts, cause)
             self.start_losses[worker] = 0
         else:
+            self.expected.append(Spawn(worker))
+
+    def _note_given_up(self, worker: int, attempts: int, cause: object) -> None:
+        ended = [number for number in self.runs if number in self.started_for[worker]]
+        self.expected += [GiveUp(number, worker, attempts, cause) for number in ended]
+        if len(ended) < len(self.runs):
             self.expected.append(Spawn(worker))
 
     def _drop(self, number: int) -> None:
@@ -309,6 +317,7 @@ class Referee:
                 self.expected.remove(action)
                 assert self.workers[worker] == "absent"
                 self.workers[worker] = "starting"
+                self.started_for[worker] = set(self.runs)
             case GiveUp(number):
                 self.expected.remove(action)
                 self._drop(number)
@@ -1038,6 +1047,31 @@ def test_user_code_that_fails_at_start_ends_all_runs_at_once() -> None:
     assert play.feed(RunStarted(1, order_of(9))) == [Spawn(1)]
     play.ready()
     assert play.drive(1) == list(range(9))
+
+
+def test_a_start_that_fails_late_does_not_end_a_later_run() -> None:
+    """The user has mended what ended the run before; worker 1 was started before that."""
+    for failure in (StartFailed(1, CAUSE), WorkerLost(1, CAUSE, None)):
+        play = Referee(workers=2, attempts=1)
+        play.feed(RunStarted(0, order_of(9)), RunStarted(1, order_of(9)), Wanted(0))
+        play.feed(StartFailed(0, CAUSE))
+        play.feed(RunStarted(2, order_of(9, partition="stride")))
+        assert play.feed(failure) == [Spawn(1)]
+        play.ready()
+        assert play.drive(2) == list(range(9))
+        # Where there is none, nothing is started.
+        play = Referee(workers=2, attempts=1)
+        play.feed(RunStarted(0, order_of(9)), StartFailed(0, CAUSE))
+        assert play.feed(failure) == []
+
+
+def test_a_start_that_fails_again_for_a_later_run_ends_it() -> None:
+    play = Referee(workers=2, attempts=5)
+    play.feed(RunStarted(0, order_of(9)), RunStarted(1, order_of(9)))
+    play.feed(WorkerReady(0), WorkerReady(1), WorkerLost(1, CAUSE, 0), RunStarted(2, order_of(9)))
+    actions = [action for action in play.feed(StartFailed(1, "old")) if isinstance(action, (GiveUp, Spawn))]
+    assert actions == [GiveUp(0, 1, 1, "old"), GiveUp(1, 1, 1, "old"), Spawn(1)]
+    assert play.feed(StartFailed(1, "new"))[0] == GiveUp(2, 1, 1, "new")
 
 
 def test_a_task_that_was_not_begun_is_not_charged() -> None:

@@ -220,8 +220,26 @@ MUTANTS = [
     Mutant(
         "user code that fails at start ends one epoch only",
         "scheduler",
-        "        for run in list(self._runs.values()):\n            self._actions.append(GiveUp(",
-        "        for run in list(self._runs.values())[:1]:\n            self._actions.append(GiveUp(",
+        "        for run in [run for run in self._runs.values() if run.number in started_for]:\n",
+        "        for run in [run for run in self._runs.values() if run.number in started_for][:1]:\n",
+    ),
+    Mutant(
+        "a start that fails late ends the next epoch as well",
+        "scheduler",
+        "        for run in [run for run in self._runs.values() if run.number in started_for]:\n",
+        "        for run in list(self._runs.values()):\n",
+    ),
+    Mutant(
+        "a start that fails late leaves the next epoch without that worker",
+        "scheduler",
+        "            self._drop(run)\n        if self._runs:\n            self._spawn(worker)\n",
+        "            self._drop(run)\n",
+    ),
+    Mutant(
+        "a worker is started again for nobody",
+        "scheduler",
+        "        if self._runs:\n            self._spawn(worker)\n",
+        "        self._spawn(worker)\n",
     ),
     Mutant(
         "batches are delivered in the order of completion",
