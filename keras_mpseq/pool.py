@@ -87,7 +87,7 @@ class Pool:
         self.sequence = sequence
         self.options = options
         self.epochs = Epochs(sequence, options)
-        self.skipped = 0
+        self.delivered = self.skipped = 0
         self._pid = os.getpid()
         self._turn = threading.Condition()
         self._driver: int | None = None
@@ -102,7 +102,7 @@ class Pool:
         self._deadlines = Deadlines(options.timeout)
         self._alive: set[int] = set()
         self._unfit: dict[int, MpseqError] = {}
-        self._restarts = self._delivered = 0
+        self._restarts = 0
         self._waited_s = 0.0
         # The first batch is built alone, in the only slot there is: it tells how large slots are (max_bytes).
         self._scheduler = Scheduler(
@@ -340,13 +340,13 @@ class Pool:
         elif isinstance(outcome, Lost):
             what = f"while building batch {action.index}"
             error = loss_error(outcome.cause, outcome.worker, what, outcome.attempts, self.options.attempts)
-            error.index, error.epoch = action.index, run.begun.number
+            if not isinstance(outcome.cause, MpseqError):  # Such as a version that does not unpickle: no batch's fault.
+                error.index, error.epoch = action.index, run.begun.number
             run.answers.append(error)
         elif action.slot is None:
             run.answers.append(run.kept.pop(action.position))
         else:
             run.answers.append(self._delivery.parts(outcome, action.slot, lease=action.lease))
-        self._delivered += 1
 
     def _answer_last(self, run: Run, answer: Answer) -> None:
         self._end_run(run)
@@ -454,7 +454,7 @@ class Pool:
         with self._turn:
             return Stats(
                 workers=self.options.workers,
-                batches=self._delivered - self.skipped,
+                batches=self.delivered,
                 skipped=self.skipped,
                 restarts=self._restarts,
                 waited_s=self._waited_s,

@@ -99,6 +99,8 @@ class Source(Protocol):
     sequence: Any
     options: Options
     epochs: Epochs
+    delivered: int
+    """Batches that consumers took."""
     skipped: int
 
     def iterate(self) -> Run:
@@ -189,6 +191,7 @@ class Iteration(Iterator[Parts]):
                 self._end()
             elif isinstance(answer, Parts):
                 self._row = 0
+                self._source.delivered += 1
                 return answer
             elif isinstance(answer, MpseqError):
                 self._failed(answer)

@@ -30,12 +30,12 @@ class Serial:
         self.sequence = sequence
         self.options = options
         self.epochs = Epochs(sequence, options)
-        self.skipped = 0
+        self.delivered = self.skipped = 0
         self._numbers = itertools.count()
         self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._started = self._closed = False
         self._warning = ""
-        self._calls = self._delivered = 0
+        self._calls = 0
         self._waited_s = 0.0
 
     def iterate(self) -> Run:
@@ -89,9 +89,7 @@ class Serial:
             else:
                 batch, paths = changes(self.sequence, lambda: build(self.sequence, job))
                 self._tell(paths)
-        structure, parts = take_apart(batch)
-        self._delivered += 1
-        return Parts(structure, parts)
+        return Parts(*take_apart(batch))
 
     def _tell(self, paths: tuple[str, ...]) -> None:
         if not paths:
@@ -118,7 +116,7 @@ class Serial:
         """See Source."""
         return Stats(
             workers=0,
-            batches=self._delivered,
+            batches=self.delivered,
             skipped=self.skipped,
             restarts=0,
             waited_s=self._waited_s,
