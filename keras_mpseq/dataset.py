@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_mpseq.codec import Array, by_leaf, leaf_name, part_count, with_text
 from keras_mpseq.errors import PoolClosedError, SequenceLengthError, UnsupportedLeafError
 from keras_mpseq.loader import feed_of
-from keras_mpseq.options import OnError, Partition, checked, length_of, shard_length
+from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, shard_length
 from keras_mpseq.run import Feed, Iteration, Parts
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 
@@ -87,6 +87,7 @@ def to_dataset(
         ValueError: As for `Loader`.
         MpseqError: Building the first batch failed; see `keras_mpseq.errors`.
     """
+    check_flag("varying_length", varying_length)
     options = checked(
         sequence,
         workers=workers,

@@ -8,15 +8,17 @@ from __future__ import annotations
 import functools
 import pickle
 import queue
+from math import ceil
 
 from keras_mpseq.codec import Structure
-from keras_mpseq.errors import MpseqError, load_error
+from keras_mpseq.errors import load_error, scarce
 from keras_mpseq.messages import Batch, Failure, Layout, Outcome
 from keras_mpseq.run import Parts
 from keras_mpseq.slots import SLOT_HEAD, Slot, anonymous_file, whole_pages
 
-_CHUNK_S = 0.0005
-"""Seconds of work in a task of several small batches: ten times what its message costs both sides."""
+_CHUNK_S = 0.03
+"""Seconds of work in a task of several small batches. Messages, wake-ups and a step of tf.data cost the training
+process 0.8 ms a task while the workers keep all cores busy (docs/explanation/slots.md)."""
 _CHUNK_BYTES = 1 << 18
 _CHUNK_MOST = 64
 _CHUNK_SPARE = 16
@@ -44,14 +46,9 @@ class Delivery:
         self._structures: list[Structure] = []
         self._layouts: dict[tuple[int, int], int] = {}
         try:
-            for _ in range(slots):
-                self.slots.append(Slot(anonymous_file()))
-        except OSError as error:
-            self.close()
-            raise MpseqError(
-                f"{slots} pieces of shared memory cannot be had: {error.strerror}",
-                remedy="Lower prefetch or workers, or raise the limit on open files (ulimit -n).",
-            ) from error
+            with scarce(f"{slots} pieces of shared memory cannot be had"):
+                for _ in range(slots):
+                    self.slots.append(Slot(anonymous_file()))
         except BaseException:
             self.close()
             raise
@@ -111,7 +108,7 @@ class Delivery:
             seconds: That one of its batches took.
         """
         most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, nbytes)
-        chunk = max(1, min(_CHUNK_MOST, most, int(_CHUNK_S / max(seconds, 1e-6))))
+        chunk = max(1, min(_CHUNK_MOST, most, 2 * self._chunk, ceil(_CHUNK_S / max(seconds, 1e-6))))
         changed = chunk != self._chunk
         self._chunk = chunk
         return chunk if changed else None

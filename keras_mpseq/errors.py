@@ -11,6 +11,7 @@ import contextlib
 import pickle
 import signal
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -88,6 +89,22 @@ def _restore(
     error.__dict__.update(fields)
     error.__cause__ = cause
     return error
+
+
+@contextlib.contextmanager
+def scarce(what: str) -> Iterator[None]:
+    """Say of an OSError within that *what* happened, for want of memory, processes or open files.
+
+    Raises:
+        MpseqError: In the place of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MpseqError(
+            f"{what}: {error.strerror or error}",
+            remedy="Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit).",
+        ) from error
 
 
 class UserCodeError(MpseqError):

@@ -69,32 +69,34 @@ class _Child:
     _all: ClassVar[weakref.WeakSet[_Child]] = weakref.WeakSet()
 
     def __init__(self, kind: str, channel_fd: int, stack_fd: int, number: int, threads: int) -> None:
-        end, self._lifeline = os.pipe()
-        # Where there are no pidfds: a pipe whose only writer is the child, and so ends with it.
-        self.sentinel, mark = (-1, -1) if hasattr(os, "pidfd_open") else os.pipe()
-        args = f"{kind!r}, {channel_fd}, {end}, {stack_fd}, {number}"
         # As multiprocessing does: -O, -W, -X and the like change what the user's code means.
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        # Inherited: until the child ignores SIGINT itself, Ctrl-C would end it with a traceback of its own.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with contextlib.ExitStack() as given, contextlib.ExitStack() as undo:
+            end, self._lifeline = os.pipe()
+            given.callback(os.close, end)
+            undo.callback(self.let_go)
+            marks = []
+            if not hasattr(os, "pidfd_open"):  # Instead, a pipe whose only writer is the child, and so ends with it.
+                self.sentinel, mark = os.pipe()
+                given.callback(os.close, mark)
+                undo.callback(os.close, self.sentinel)
+                marks = [mark]
+            # Inherited: until the child ignores SIGINT itself, Ctrl-C would end it with a traceback of its own.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            given.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+            args = f"{kind!r}, {channel_fd}, {end}, {stack_fd}, {number}"
             self.process = subprocess.Popen(
                 [sys.executable, *flags, "-c", _BOOT.format(path=sys.path, args=args)],
-                pass_fds=[fd for fd in (channel_fd, end, stack_fd, mark) if fd >= 0],
+                pass_fds=[channel_fd, end, stack_fd, *marks],
                 stdin=subprocess.DEVNULL,
                 env=child_environment(threads),
             )
-        except BaseException:
-            os.close(self._lifeline)
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.close(end)
-            if mark >= 0:
-                os.close(mark)
-        self._all.add(self)
-        if self.sentinel < 0:
-            self.sentinel = os.pidfd_open(self.process.pid)
+            undo.callback(self.process.wait)
+            undo.callback(self.process.kill)
+            if not marks:
+                self.sentinel = os.pidfd_open(self.process.pid)
+            self._all.add(self)
+            undo.pop_all()
 
     def wait(self, patience_s: float) -> int:
         """Wait, kill when patience ends, and return the exit status."""
@@ -147,22 +149,26 @@ class TemplateLauncher:
             TemplateDiedError: The process died before.
             WorkerTimeoutError: It took longer than allowed.
         """
-        channel, end = Channel.pair()
-        stack = anonymous_file()
-        try:
+        with contextlib.ExitStack() as done, contextlib.ExitStack() as undo:
+            stack = anonymous_file()
+            done.callback(os.close, stack)
+            channel, end = Channel.pair()
+            undo.callback(channel.close)
             with end:
                 self._template = _Child("template", end.fileno(), stack, -1, self._setup.threads)
+            threads = self._await(channel, stack)
+            undo.pop_all()
+        return threads
+
+    def _await(self, channel: Channel, stack: int) -> int:
+        """Send the template what to load, and wait until it has; see start()."""
+        try:
             channel.send(self._setup, self._fds)
             loaded, _ = channel.receive(self._start_s)
         except TimeoutError:
             raise self._late(channel, stack) from None
         except (EOFError, OSError):
             raise self._died(channel, stack) from None
-        except BaseException:
-            channel.close()
-            raise
-        finally:
-            os.close(stack)
         return self._loaded(channel, loaded)
 
     def _loaded(self, channel: Channel, loaded: Loaded) -> int:

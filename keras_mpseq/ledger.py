@@ -131,9 +131,8 @@ class Run:
         return max(position - self.frontier, 0) if self.order.ordered else 0
 
     def deal(self, position: int, count: int) -> tuple[int, ...]:
-        """Mark *count* positions from *position* as dealt, fewer at the end, and return them."""
-        size = self.order.size
-        end = position + count if size is None else min(position + count, size)
+        """Mark *count* positions from *position* as dealt, and return them."""
+        end = position + count
         if position < self.frontier:
             self.passed -= 1
         elif self.order.ordered:

@@ -81,8 +81,7 @@ def checked(
     _among("partition", partition, ("dynamic", "block", "stride"))
     _among("on_error", on_error, ("raise", "skip"))
     for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
-        if not isinstance(flag, (bool, np.bool_)):
-            raise TypeError(f"{name} must be True or False, got {flag!r}.")
+        check_flag(name, flag)
     count = _workers(sequence, workers)
     if timeout is not None and not (_is_number(timeout) and 0 < timeout <= _TIMEOUT_MOST):
         raise ValueError(
@@ -114,6 +113,12 @@ def checked(
         strict=bool(strict),
         launcher=launcher or default_launcher(),
     )
+
+
+def check_flag(name: str, flag: object) -> None:
+    """Raise TypeError unless *flag* is a bool."""
+    if not isinstance(flag, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {flag!r}.")
 
 
 def check_sequence(sequence: object) -> None:

@@ -26,7 +26,7 @@ from keras_mpseq.build import STATEFUL_REMEDY
 from keras_mpseq.deadlines import Deadlines, start_limit
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.epochs import Begun, Epochs
-from keras_mpseq.errors import MpseqError, PoolClosedError, load_error
+from keras_mpseq.errors import MpseqError, PoolClosedError, load_error, scarce
 from keras_mpseq.ledger import WorkerState
 from keras_mpseq.local import close_resources
 from keras_mpseq.local_backend import LocalBackend
@@ -108,7 +108,7 @@ class Pool:
         self._scheduler = Scheduler(
             workers=options.workers, depth=_DEPTH, attempts=options.attempts, slots=1, copy_below=_COPY_BELOW
         )
-        with contextlib.ExitStack() as resources:
+        with scarce("Worker processes cannot be started"), contextlib.ExitStack() as resources:
             resources.callback(close_resources, sequence)
             self._versions = Versions(sequence)
             resources.callback(self._versions.close)
@@ -356,18 +356,11 @@ class Pool:
 
     def _spawn(self, worker: int) -> None:
         try:
-            self._backend.spawn(worker)
-        except (MpseqError, OSError) as error:
-            found = (
-                error
-                if isinstance(error, MpseqError)
-                else MpseqError(
-                    f"A worker process cannot be started: {error}",
-                    worker=worker,
-                    remedy="Lower workers, or raise the limits on processes, memory and open files (ulimit).",
-                )
-            )
-            self._events.append(StartFailed(worker, found))
+            with scarce("A worker process cannot be started"):
+                self._backend.spawn(worker)
+        except MpseqError as error:
+            error.worker = worker
+            self._events.append(StartFailed(worker, error))
             return
         self._alive.add(worker)
         self._deadlines.start(worker, time.monotonic())

@@ -17,6 +17,7 @@ keep it from becoming a deadlock:
 from __future__ import annotations
 
 from collections import deque
+from math import ceil
 from typing import TYPE_CHECKING
 
 from keras_mpseq.dealing import next_deal, starving_deal, victim
@@ -329,8 +330,19 @@ class Scheduler:
                 if deal is None or not self._copy_out():
                     return
             run, worker, position = deal
-            positions = run.deal(position, 1 if run.order.partitioned else self._chunk)
+            positions = run.deal(position, self._count(run, position))
             self._send(self._slots.hold(run, positions), worker)
+
+    def _count(self, run: Run, position: int) -> int:
+        """Return how many positions to deal at once: a chunk, but few where an epoch begins and where it ends.
+
+        So that the first batch does not wait for a whole chunk, and no worker is left alone with the last one.
+        """
+        if run.order.partitioned:
+            return 1
+        workers, size = len(self._workers.all), run.order.size
+        rest = self._chunk if size is None else ceil((size - position) / (2 * workers))
+        return max(1, min(self._chunk, position // workers, rest))
 
     def _send(self, job: Job, worker: int) -> None:
         job.worker = worker

@@ -157,9 +157,12 @@ class SafeSequence(_Base, Safe):
             sizes = (-1,)
         if min(sizes, default=0) < 0:
             raise ValueError(f"shape must be an int of 0 or more, or a tuple of such, got {shape!r}.")
-        kind = np.dtype(dtype)
+        try:
+            kind = np.dtype(dtype)
+        except TypeError:
+            kind = np.dtype(object)
         if kind.hasobject or not kind.itemsize:
-            raise ValueError(f"dtype must be of a fixed size in bytes, got {dtype!r}.")
+            raise ValueError(f"dtype must be a dtype of a fixed size in bytes, got {dtype!r}.")
         if context.allocator is None:
             return np.empty(sizes, kind)
         return context.allocator.empty(sizes, kind)

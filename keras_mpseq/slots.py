@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from keras_mpseq.errors import SlotTooSmallError
+from keras_mpseq.errors import SlotTooSmallError, scarce
 from keras_mpseq.messages import Leaf
 
 ALIGNMENT = 64
@@ -81,10 +81,15 @@ class Slot:
         self.remap()
 
     def remap(self) -> None:
-        """Map the file at its present size, if it has grown since."""
+        """Map the file at its present size, if it has grown since.
+
+        Raises:
+            MpseqError: There is no memory, or no descriptor (mmap.mmap takes one), left.
+        """
         size = os.fstat(self.fd).st_size
         if size > self.capacity:
-            self._maps.append(np.frombuffer(mmap.mmap(self.fd, size), np.uint8))
+            with scarce("Shared memory cannot be had"):
+                self._maps.append(np.frombuffer(mmap.mmap(self.fd, size), np.uint8))
             self.capacity = size
 
     # --- the worker's side ---
@@ -146,7 +151,8 @@ class Slot:
             )
         # Twice as large as before, so that a batch built piece by piece does not remap for each piece: pages
         # that nobody touches cost nothing.
-        os.ftruncate(self.fd, max(need, whole_pages(min(2 * self.capacity, self._room - mmap.PAGESIZE))))
+        with scarce("Shared memory cannot be had"):
+            os.ftruncate(self.fd, max(need, whole_pages(min(2 * self.capacity, self._room - mmap.PAGESIZE))))
         self.remap()
 
     def locate(self, array: NDArray[Any]) -> int | None:

@@ -6,10 +6,14 @@ packed again and compared, byte for byte; only what changed gets a new segment. 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_mpseq.errors import scarce
 from keras_mpseq.messages import State
 from keras_mpseq.payload import pack, reusable
 from keras_mpseq.slots import anonymous_file, read_only, write_file
@@ -20,15 +24,25 @@ class Segment:
     """Bytes in shared memory that do not change any more. Owned by the versions that use it."""
 
     fd: int
+    nbytes: int
     view: memoryview
 
     @classmethod
     def of(cls, data: memoryview | bytes) -> Segment:
         """Copy *data* into a new segment."""
         nbytes = memoryview(data).nbytes
-        fd = anonymous_file(nbytes)
-        write_file(fd, data)
-        return cls(fd, read_only(fd, nbytes))
+        with scarce("Shared memory for the sequence cannot be had"), contextlib.ExitStack() as undo:
+            fd = anonymous_file(nbytes)
+            undo.callback(os.close, fd)
+            write_file(fd, data)
+            segment = cls(fd, nbytes, read_only(fd, nbytes))
+            undo.pop_all()
+        return segment
+
+    def close(self) -> None:
+        """Free the memory, as far as this process holds it."""
+        self.view.release()
+        os.close(self.fd)
 
 
 @dataclass(eq=False, slots=True)
@@ -43,7 +57,7 @@ class Version:
     @property
     def state(self) -> State:
         """The message that announces it; the descriptors `fds` go along."""
-        return State(self.number, tuple(segment.view.nbytes for segment in self.segments))
+        return State(self.number, tuple(segment.nbytes for segment in self.segments))
 
     @property
     def fds(self) -> list[int]:
@@ -56,9 +70,7 @@ class Versions:
 
     def __init__(self, sequence: Any) -> None:
         packed = pack(sequence)
-        self.first = self.current = Version(
-            0, (Segment.of(packed.data), *(Segment.of(buffer) for buffer in packed.buffers))
-        )
+        self.first = self.current = Version(0, _segments([packed.data, *packed.buffers], []))
         self.live = [self.first]
 
     def publish(self, sequence: Any) -> Version:
@@ -67,7 +79,7 @@ class Versions:
         old = self.current.segments
         pieces: list[memoryview] = [memoryview(packed.data), *packed.buffers]
         found = reusable(pieces, [segment.view for segment in old])
-        new = tuple(Segment.of(piece) if at is None else old[at] for piece, at in zip(pieces, found, strict=True))
+        new = _segments(pieces, [None if at is None else old[at] for at in found])
         if new != old:
             self.current = Version(self.current.number + 1, new)
             self.live.append(self.current)
@@ -79,21 +91,34 @@ class Versions:
         self.live = [version for version in self.live if version not in gone]
         used = {segment for version in self.live for segment in version.segments}
         for segment in {segment for version in gone for segment in version.segments} - used:
-            os.close(segment.fd)
+            segment.close()
         return [version.number for version in gone]
 
     @property
     def nbytes_pickled(self) -> int:
         """Bytes of the pickle of the current version."""
-        return self.current.segments[0].view.nbytes
+        return self.current.segments[0].nbytes
 
     @property
     def nbytes_shared(self) -> int:
         """Bytes of the arrays that the current version shares."""
-        return sum(segment.view.nbytes for segment in self.current.segments[1:])
+        return sum(segment.nbytes for segment in self.current.segments[1:])
 
     def close(self) -> None:
-        """Close every segment; mappings of leased arrays do not depend on it."""
-        for fd in {segment.fd for version in self.live for segment in version.segments}:
-            os.close(fd)
+        """Close every segment."""
+        for segment in {segment for version in self.live for segment in version.segments}:
+            segment.close()
         self.live.clear()
+
+
+def _segments(pieces: Sequence[memoryview | bytes], have: Sequence[Segment | None]) -> tuple[Segment, ...]:
+    """Return a segment for each of *pieces*: that which we *have* already, or a new one."""
+    with contextlib.ExitStack() as undo:
+        segments = []
+        for piece, segment in itertools.zip_longest(pieces, have):
+            if segment is None:
+                segment = Segment.of(piece)
+                undo.callback(segment.close)
+            segments.append(segment)
+        undo.pop_all()
+    return tuple(segments)

@@ -177,10 +177,7 @@ class Worker:
         began = time.perf_counter()
         outcomes: list[Batch | Failure] = []
         changed: tuple[str, ...] = ()
-        try:
-            slot.begin(task.room)
-        except OSError as error:
-            raise MpseqError(f"Shared memory cannot be had: {error}") from error
+        slot.begin(task.room)
         for done, index in enumerate(task.indices):
             if done:
                 self._look()

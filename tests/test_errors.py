@@ -6,6 +6,7 @@ First every phase in which the user's code runs, against everything that it can 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import pickle
@@ -33,6 +34,7 @@ from keras_mpseq import (
     WorkerLostError,
     WorkerTimeoutError,
     deadlines,
+    pool,
     to_dataset,
 )
 from keras_mpseq import errors as errors_module
@@ -136,6 +138,7 @@ def test_the_fault_matrix(
     phase: str, fault: str, launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = row(phase, fault, launcher)
+    monkeypatch.setattr(pool, "_PATIENCE_S", 1.0)  # A worker may still hang in the end: it was started with the fault.
     marker = tmp_path / "on"
     sequence = Faulty("unpickle" if phase == "update" else phase, fault, marker)
     options = {"workers": 2, "launcher": launcher, "attempts": 1, "timeout": 0.5 if fault == "hang" else None}
@@ -753,9 +756,15 @@ def test_a_closed_loader(workers: int) -> None:
 
 
 def test_a_deleted_dataset() -> None:
+    """TensorFlow can keep the graph of a dataset without the dataset."""
     dataset = to_dataset(Counting(3), workers=0)
-    elements = dataset._keras_mpseq if hasattr(dataset, "_keras_mpseq") else None
-    del dataset, elements
+    spec, variant = dataset.element_spec, tf.data.experimental.to_variant(dataset)
+    graph = tf.data.experimental.from_variant(variant, spec)
+    assert len(list(graph)) == 3
+    del dataset
+    gc.collect()
+    with pytest.raises(tf.errors.OpError, match=r"PoolClosedError: The dataset was deleted\. Keep what to_dataset"):
+        list(graph)
 
 
 # --- skipping ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from keras_mpseq import (
     per_worker,
     to_dataset,
 )
-from tests.conftest import open_targets
+from tests.conftest import alarm, open_targets
 from tests.sequences import (
     Calling,
     Counting,
@@ -407,6 +408,9 @@ def test_worker_hooks_run_once_in_this_process_without_workers(log: Path) -> Non
 def test_a_replaced_worker_starts_with_the_number_of_its_predecessor(log: Path, launcher: str) -> None:
     with Loader(Hooked(log), workers=2, launcher=launcher) as loader:
         list(loader)
+        with alarm("The second worker does not start."):
+            while len(lines(log, "start")) < 2:  # An epoch does not wait for it.
+                time.sleep(0.01)
         victim = lines(log, "start")[1]
         psutil.Process(int(victim[2])).send_signal(signal.SIGKILL)
         list(loader)

@@ -181,25 +181,30 @@ def test_memory_that_cannot_be_had_is_an_error_and_no_endless_loop() -> None:
 
 
 def test_descriptors_that_cannot_be_had_are_an_error(scripts: Scripts) -> None:
+    """Wherever they run out: in making a pool, in starting workers, or in mapping slots, here or in a worker."""
     body = """
-import resource
+import gc, resource
 from keras_mpseq import MpseqError
-resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-made = []
-try:
-    while True:
-        made.append(Loader(Sequence(), workers=2))
-        list(made[-1])
-except (MpseqError, OSError) as error:
-    say(type(error).__name__)
-assert made
-for loader in made[:-1]:
-    assert len(list(loader)) == 50
-for loader in made:
-    loader.close()
-assert len(list(Loader(Sequence(), workers=2))) == 50
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+raised = []
+for spare in range(2, 60):
+    open_now = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + spare, most))
+    made = []
+    try:
+        with Loader(Sequence(), workers=2, launcher=launcher) as loader:
+            assert len(list(loader)) == 50
+    except MpseqError as error:
+        raised.append(str(error))
+        assert "cannot be" in str(error) and "Too many open files" in str(error) and "ulimit" in str(error), error
+        error.__traceback__ = None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == open_now, spare
+assert 5 < len(raised) < 50, len(raised)
 """
-    assert scripts.run(LIGHT + body) in ("OSError\n", "MpseqError\n")
+    for launcher in ("template", "spawn"):
+        assert scripts.run(LIGHT + body, launcher) == ""
 
 
 def test_arrays_of_a_closed_pool_in_a_ring_do_no_harm() -> None:

@@ -67,7 +67,8 @@ def assert_ended(processes: list[psutil.Process]) -> None:
 # --- killed -----------------------------------------------------------------------------------------
 
 VICTIMS = {
-    "idle": "loader = Loader(Sequence(), workers=2, launcher=launcher); list(loader); say('ready'); sys.stdin.read()",
+    "idle": "loader = Loader(Sequence(), workers=2, launcher=launcher); list(loader); say('ready')\n"
+    "threading.Event().wait()",
     "iterating": "batches = Loader(Sequence(1 << 16), workers=2, launcher=launcher)" + FOREVER,
     "with an open iterator": "it = iter(Loader(Sequence(), workers=2, launcher=launcher)); next(it); say('ready')\n"
     "threading.Event().wait()",

@@ -355,9 +355,14 @@ class Referee:
         assert self.slots[task.slot] == "free"
         assert first == run.next_of(worker), "not in the order of positions"
         assert task.positions == tuple(range(first, first + count))
-        assert count <= (1 if run.order.partitioned else self.chunk)
         size = run.order.size
-        assert run.order.partitioned or count == self.chunk or first + count == size, "chunk not full"
+        workers, most = len(self.tasks), 1 if run.order.partitioned else self.chunk
+        fits = [
+            n
+            for n in range(2, most + 1)
+            if first >= n * workers and (size is None or size - first > 2 * workers * (n - 1))
+        ]
+        assert count == max(fits, default=1), "not a full chunk, or too much where an epoch begins or ends"
         if first >= max(run.dealt, default=-1) + 1 or not run.order.ordered:  # not into a slot reserved
             for other in self.runs.values():
                 if other.next_of(worker) is not None and other.kept < len(self.slots) and not other.order.partitioned:
@@ -737,39 +742,63 @@ def test_a_wanted_position_is_answered_by_its_loss() -> None:
     assert play.scheduler.slots().free == 8
 
 
-def test_of_a_chunk_only_the_position_being_built_is_charged() -> None:
+def with_a_chunk() -> Referee:
+    """Return a pool of one worker that holds positions 4 to 7 of 12 in one task; those before are delivered."""
     play = Referee(workers=1, depth=1, attempts=2)
     play.feed(ChunkChanged(4))
-    play.start(order_of(4))
+    play.start(order_of(12))
+    for _ in range(3):
+        play.build(0)
+    for _ in range(4):
+        play.feed(Wanted(0))
+    assert [task.positions for task in play.scheduler.tasks(0)] == [(4, 5, 6, 7)]
+    return play
+
+
+def test_of_a_chunk_only_the_position_being_built_is_charged() -> None:
+    play = with_a_chunk()
     play.feed(WorkerLost(0, CAUSE, 2))
-    assert sends(play.ready()) == [(0, (0, 1, 2, 3), 0)]
-    assert [play.scheduler.attempt(0, position) for position in range(4)] == [1, 1, 2, 1]
+    assert [positions for _, positions, _ in sends(play.ready())] == [(4, 5, 6, 7)]
+    assert [play.scheduler.attempt(0, position) for position in range(4, 8)] == [1, 1, 2, 1]
     play.feed(WorkerLost(0, CAUSE, 2))
-    assert sends(play.ready()) == [(0, (0, 1, 3), 0)]
+    assert [positions for _, positions, _ in sends(play.ready())] == [(4, 5, 7)]
     play.feed(WorkerLost(0, CAUSE, 9))  # no more than there are
-    assert play.scheduler.attempt(0, 3) == 2
+    assert play.scheduler.attempt(0, 7) == 2
     play.ready()
-    play.build(0)
-    assert play.drive(0) == [0, 1, 2, 3]
+    assert play.drive(0) == list(range(12))
 
 
-def test_chunks_are_consecutive_and_end_with_the_epoch() -> None:
+def test_chunks_are_consecutive_small_at_first_and_at_last() -> None:
     play = Referee(workers=2, depth=1)
     play.feed(ChunkChanged(4))
-    assert sends(play.start(order_of(6))) == [(0, (0, 1, 2, 3), 0), (1, (4, 5), 1)]
-    play.feed(RunStarted(1, order_of(None)), ChunkChanged(3))
-    assert sends(play.build(1)) == [(1, (0, 1, 2), 2)]
+    tasks = [positions for _, positions, _ in sends(play.start(order_of(32)))]
+    play.feed(Wanted(0))
+    worker = 0
+    while play.scheduler.tasks(worker):
+        for action in play.build(worker):
+            tasks += [positions for _, positions, _ in sends([action])]
+            if isinstance(action, Deliver):
+                while kinds(play.feed(Wanted(0))) == ["Deliver"]:
+                    pass
+        worker = 1 - worker
+    assert [position for task in tasks for position in task] == list(range(32))
+    assert [len(task) for task in tasks] == [1, 1, 1, 1, 2, 3, 4, 4, 4, 3, 2, 2, 1, 1, 1, 1]
+
+
+def test_an_endless_run_has_full_chunks_after_its_first() -> None:
+    play = Referee(workers=1, depth=9)
+    play.feed(ChunkChanged(3))
+    assert [len(positions) for _, positions, _ in sends(play.start(order_of(None)))][:6] == [1, 1, 2, 3, 3, 3]
 
 
 def test_chunks_are_copied_and_their_slot_is_free_with_the_last() -> None:
-    play = Referee(workers=1, depth=1)
-    play.feed(ChunkChanged(3))
-    play.start(order_of(3))
-    play.build(0, [BIG, None, BIG])
-    assert delivered(play.feed(Wanted(0), Wanted(0))) == [(0, 0, False), (1, None, False)]
+    play = with_a_chunk()
+    play.build(0, [BIG, None, BIG, BIG])
     assert play.scheduler.slots().built == 1
-    assert delivered(play.feed(Wanted(0))) == [(2, 0, False)]
-    assert play.scheduler.slots().free == 8
+    sent = [delivered(play.feed(Wanted(0))) for _ in range(4)]
+    assert [lease for ((_, _, lease),) in sent] == [False] * 4
+    assert [place is None for ((_, place, _),) in sent] == [False, True, False, False]
+    assert play.scheduler.slots().built == 0
 
 
 def test_orders_with_owners_travel_one_by_one_to_their_owners() -> None:
@@ -903,8 +932,8 @@ def test_a_starving_run_takes_a_slot_from_the_run_with_most() -> None:
     copies = play.feed(Wanted(1))
     # Whole slot of the latest positions, and then the task that needs it.
     assert kinds(copies) == ["CopyOut", "CopyOut", "Send"]
-    assert [(c.run, c.position, c.slot) for c in copies if isinstance(c, CopyOut)] == [(0, 4, 2), (0, 5, 2)]
-    assert sends(copies) == [(0, (0, 1), 2)]
+    assert [(c.run, c.position, c.slot) for c in copies if isinstance(c, CopyOut)] == [(0, 2, 2), (0, 3, 2)]
+    assert sends(copies) == [(0, (0,), 2)]
     assert play.drive(1) == [0, 1, 2, 3]
     assert play.drive(0) == list(range(20))
 

@@ -255,9 +255,21 @@ MUTANTS = [
     ),
     Mutant(
         "a chunk runs past the end of the epoch",
-        "ledger",
-        "end = position + count if size is None else min(position + count, size)",
-        "end = position + count",
+        "scheduler",
+        "return max(1, min(self._chunk, position // workers, rest))",
+        "return max(1, min(self._chunk, position // workers))",
+    ),
+    Mutant(
+        "the first batch of an epoch waits for a whole chunk",
+        "scheduler",
+        "return max(1, min(self._chunk, position // workers, rest))",
+        "return max(1, min(self._chunk, rest))",
+    ),
+    Mutant(
+        "one worker is left alone with the last chunk",
+        "scheduler",
+        "ceil((size - position) / (2 * workers))",
+        "size - position",
     ),
     Mutant(
         "positions that were passed over are forgotten",

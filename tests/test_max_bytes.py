@@ -1,0 +1,178 @@
+"""`max_bytes` bounds the shared memory of batches, whoever holds them, and costs speed, not batches."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_mpseq import Loader, SlotTooSmallError, to_dataset
+from keras_mpseq.options import checked
+from keras_mpseq.slots import SLOT_HEAD, aligned, whole_pages
+from tests.sequences import Counting
+from tests.sized import OfSizes
+
+PAGE = mmap.PAGESIZE
+BATCH = 100_000
+NEED = whole_pages(SLOT_HEAD + aligned(BATCH))
+"""Of a slot for one batch."""
+
+
+def bounded(loader: Loader, max_bytes: int, hold: bool) -> list[Any]:
+    """Return an epoch's batches, and see to it that the bound holds at each step."""
+    held = []
+    for batch in loader:
+        held.append(batch if hold else np.array(batch))
+        stats = loader.stats()
+        assert stats.bytes_slots <= max_bytes
+    return held
+
+
+def assert_right(batches: list[Any], sizes: tuple[int, ...]) -> None:
+    assert [batch.shape for batch in batches] == [(size,) for size in sizes]
+    assert all((batch == index % 251).all() for index, batch in enumerate(batches))
+
+
+PATTERNS = {
+    "equal": (BATCH,) * 12,
+    "smaller": tuple(BATCH // (1 + index) for index in range(12)),
+    "up and down": tuple(BATCH - 30_000 * (index % 3) for index in range(12)),
+    "a little larger": (BATCH, *(BATCH + 64 * index for index in range(1, 12))),
+}
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
+@pytest.mark.parametrize("times", [1, 1.5, 2, 3, 20])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_bound_holds_and_all_batches_come(name: str, times: float, in_place: bool) -> None:
+    """Also with room for just one batch, and with a consumer that never lets go of one."""
+    sizes = PATTERNS[name]
+    max_bytes = int(times * NEED)
+    sequence = OfSizes(sizes, in_place)
+    with Loader(sequence, workers=2, max_bytes=max_bytes) as loader:
+        for hold in (True, False):
+            batches = bounded(loader, max_bytes, hold)
+            assert_right(batches, sizes)
+            del batches
+        assert loader.stats().slots <= 8
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_memory_grows_with_the_need_and_not_beyond(workers: int) -> None:
+    size = 300_000  # Too large for tasks of several batches.
+    with Loader(OfSizes((size,) * 12), workers=workers, prefetch=3, max_bytes=1 << 30) as loader:
+        for _ in range(3):
+            bounded(loader, (workers + 3 + 2) * whole_pages(SLOT_HEAD + aligned(size)), hold=True)
+
+
+def test_a_batch_of_many_parts_does_not_take_the_room_of_others() -> None:
+    """Its slot grows ahead, piece by piece; the other slots must find room beside it."""
+    sequence = OfSizes((BATCH,) * 12, in_place=True, parts=7)
+    for max_bytes in range(2 * NEED, 5 * NEED, NEED // 2):
+        with Loader(sequence, workers=2, max_bytes=max_bytes) as loader:
+            for batch in loader:
+                assert loader.stats().bytes_slots <= max_bytes
+                assert len(batch) == 7
+
+
+@pytest.mark.parametrize("size", [10, 1000, 5000])
+def test_small_batches_that_come_in_groups(size: int) -> None:
+    sizes = (size,) * 300
+    for max_bytes in (2 * PAGE, 5 * PAGE, 100 * PAGE):
+        with Loader(OfSizes(sizes), workers=2, max_bytes=max_bytes) as loader:
+            for _ in range(2):
+                assert_right(bounded(loader, max_bytes, hold=True), sizes)
+
+
+def test_small_batches_before_larger_ones() -> None:
+    """A task of many small batches has room for some that are larger."""
+    sizes = (500,) * 200 + (5000,) * 50
+    with Loader(OfSizes(sizes), workers=2, max_bytes=1 << 20) as loader:
+        for _ in range(2):
+            assert_right(bounded(loader, 1 << 20, hold=False), sizes)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
+@pytest.mark.parametrize("max_bytes", [1, PAGE - 1, PAGE, NEED - 1])
+def test_too_little_for_one_batch(max_bytes: int, in_place: bool) -> None:
+    with Loader(OfSizes((BATCH,) * 3, in_place), workers=2, max_bytes=max_bytes) as loader:
+        for _ in range(2):
+            with pytest.raises(SlotTooSmallError) as caught:
+                list(loader)
+        need = NEED if max_bytes >= PAGE else PAGE
+        assert caught.value.message == (
+            f"The batch needs {need:,} bytes of shared memory and max_bytes leaves {max_bytes:,} for one batch"
+        )
+        assert caught.value.remedy == "Raise max_bytes, or lower workers, prefetch or the batch size."
+        if max_bytes >= PAGE:
+            assert caught.value.index == 0
+        assert loader.stats().bytes_slots <= max_bytes
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
+def test_a_later_batch_that_is_larger_than_its_share(in_place: bool) -> None:
+    """Eight slots share what there is for eight of the first batch: the fourth needs three times that."""
+    sizes = (BATCH, BATCH, BATCH, 3 * BATCH, BATCH)
+    need = whole_pages(SLOT_HEAD + aligned(3 * BATCH))
+    with Loader(OfSizes(sizes, in_place), workers=2, prefetch=4, max_bytes=8 * NEED) as loader:
+        for _ in range(2):
+            batches = iter(loader)
+            assert_right([next(batches) for _ in range(3)], sizes[:3])
+            with pytest.raises(SlotTooSmallError) as caught:
+                next(batches)
+            error = caught.value
+            assert str(error).startswith(
+                f"The batch needs {need:,} bytes of shared memory and max_bytes leaves {NEED:,} for one batch "
+                f"(index 3, epoch {error.epoch}, worker {error.worker}, attempt 1). Raise max_bytes, or lower workers, "
+                "prefetch or the batch size."
+            )
+    # As the remedy says.
+    for mended in ({"max_bytes": 8 * need}, {"prefetch": 1, "workers": 1, "max_bytes": 12 * NEED}):
+        with Loader(OfSizes(sizes, in_place), **{"workers": 2, "prefetch": 4, **mended}) as loader:
+            assert_right(list(loader), sizes)
+
+
+def test_the_same_batch_is_refused_in_whichever_slot() -> None:
+    """The first slot may have grown larger than the others may."""
+    sizes = (BATCH, *(150_000,) * 20)
+    with Loader(OfSizes(sizes), workers=2, prefetch=2, max_bytes=6 * NEED, on_error="skip") as loader:
+        for _ in range(3):
+            assert_right(list(loader), sizes[:1])
+
+
+def test_skipping_what_is_too_large(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = (BATCH, 3 * BATCH, BATCH, BATCH)
+    with Loader(OfSizes(sizes), workers=2, prefetch=4, max_bytes=8 * NEED, on_error="skip") as loader:
+        assert [int(batch[0]) for batch in loader] == [0, 2, 3]
+    assert "1 (The batch needs " in caplog.text
+
+
+def test_no_rows_first() -> None:
+    """A first batch of no bytes tells nothing about the next."""
+    sizes = (0, 0, BATCH, 0, BATCH, BATCH)
+    for max_bytes in (NEED, 10 * NEED):
+        with Loader(OfSizes(sizes), workers=2, max_bytes=max_bytes) as loader:
+            assert_right(bounded(loader, max_bytes, hold=True), sizes)
+
+
+def test_by_default_a_quarter_of_the_memory() -> None:
+    options = checked(Counting(3))
+    with open("/proc/meminfo") as lines:
+        total = int(next(lines).split()[1]) * 1024
+    assert options.max_bytes == pytest.approx(total / 4, rel=0.01)
+
+
+def test_in_this_process_there_is_no_shared_memory() -> None:
+    with Loader(OfSizes((BATCH,) * 3), workers=0, max_bytes=1) as loader:
+        assert len(list(loader)) == 3
+        assert loader.stats().bytes_slots == 0
+
+
+def test_through_a_dataset_that_keeps_everything() -> None:
+    sizes = (BATCH,) * 30
+    dataset = to_dataset(OfSizes(sizes), workers=2, max_bytes=2 * NEED)
+    for elements in (list(dataset), list(dataset.cache()), list(dataset.shuffle(100))):
+        assert sorted(int(element[0]) for element in elements) == list(range(30))
+        assert all(len(np.unique(element.numpy())) == 1 for element in elements)
