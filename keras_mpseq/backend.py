@@ -50,5 +50,8 @@ class Backend(Protocol):
     def wake(self) -> None:
         """Make a `wait` in another thread return."""
 
+    def let_go(self) -> None:
+        """Make every process that still lives die at once, whatever interrupted `close`; harmless after it."""
+
     def close(self, patience_s: float) -> list[Said | Ended]:
         """Stop all workers, wait *patience_s*, kill the rest; return what they said last."""

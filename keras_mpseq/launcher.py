@@ -50,6 +50,9 @@ class Launcher(Protocol):
     def receive(self, fd: int) -> list[Exited]:
         """Return the ends that the descriptor *fd*, which became readable, tells of."""
 
+    def let_go(self) -> None:
+        """Make every process that was started and lives die at once."""
+
     def close(self, patience_s: float) -> None:
         """End every process that was started and wait for it."""
 
@@ -246,6 +249,11 @@ class TemplateLauncher:
         self._template = None
         return status
 
+    def let_go(self) -> None:
+        """See Launcher."""
+        if self._template is not None:
+            self._template.let_go()
+
     def close(self, patience_s: float) -> None:
         """See Launcher."""
         if self._channel is not None:
@@ -290,7 +298,14 @@ class SpawnLauncher:
     def _reap(self, sentinel: int, patience_s: float) -> Exited:
         worker = self._sentinels.pop(sentinel)
         self._selector.unregister(sentinel)
-        return Exited(worker, self._children.pop(worker).wait(patience_s))
+        status = self._children[worker].wait(patience_s)
+        del self._children[worker]  # Not before, or an interrupt would lose its lifeline.
+        return Exited(worker, status)
+
+    def let_go(self) -> None:
+        """See Launcher."""
+        for child in self._children.values():
+            child.let_go()
 
     def close(self, patience_s: float) -> None:
         """See Launcher."""

@@ -155,6 +155,10 @@ class LocalBackend:
                 happened += self.receive(self.wait(left))
         return happened
 
+    def let_go(self) -> None:
+        """See Backend."""
+        self._launcher.let_go()
+
     def _close_files(self) -> None:
         for channel in self._channels.values():
             channel.hang_up()

@@ -119,6 +119,7 @@ class Pool:
             setup = Setup(options.seed, options.workers, options.strict, options.worker_threads, count, state.state)
             fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
             self._backend = LocalBackend(setup, fds, options.launcher, start_limit(options.timeout))
+            resources.callback(self._backend.let_go)
             resources.callback(self._close_backend)
             self._backend.start()
             self._resources = resources.pop_all()

@@ -137,7 +137,12 @@ class Feed:
         self.source = source
         self.fixed = fixed
         self.spec: ElementSpec | None = source.options.element_spec
-        self.close = weakref.finalize(self, source.close)
+        self._garbage = weakref.finalize(self, source.close)
+
+    def close(self) -> None:
+        """Close the source. When an interrupt cuts it short, closing again goes on."""
+        self.source.close()
+        self._garbage.detach()
 
     def check(self, parts: Parts) -> None:
         """Check a batch against the spec, which the first one makes."""

@@ -159,6 +159,8 @@ class Script:
         }
         # Coverage of subprocesses, where it is on, writes to stderr when a process is killed.
         environment.pop("COVERAGE_PROCESS_START", None)
+        # With it, print() writes piece by piece, so that the lines of several processes get mixed.
+        environment.pop("PYTHONUNBUFFERED", None)
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,

@@ -55,7 +55,7 @@ class Sequence(Base):
 
     def __getitem__(self, index):
         x = self.transform(self.pick(index)) ** self.settings.power + self.offset + self.zero()
-        return Pair(np.array([x]), np.array([os.getpid()]))
+        return Pair(np.array([x]), np.array([os.getpid(), self.offset]))
 
 def helper(value):
     return value + SCALE
@@ -76,8 +76,9 @@ with Loader(Sequence(closing_over(2)), workers=2, launcher=launcher) as loader:
         assert [int(batch.x[0]) for batch in batches] == expected(), batches
         assert os.getpid() not in {int(batch.y[0]) for batch in batches}
     SCALE = 4  # A global that functions use travels as it is when the epoch begins.
-    assert [int(batch.x[0]) for batch in loader] == [value + 0 for value in (
-        (2 * (index + 100 + 4)) ** 2 + 3 for index in range(6))]
+    # Less the resource, which a worker that started late builds late.
+    assert [int(batch.x[0]) - int(batch.y[1]) for batch in loader] == [
+        (2 * (index + 100 + 4)) ** 2 for index in range(6)]
 print("done")
 """
 """Counts its own runs by printing "imported": workers must not run it again."""
@@ -159,10 +160,8 @@ print("before", end=" ")  # In the parent's buffer while processes start: it mus
 with Loader(Sequence(), workers=2) as loader:
     list(loader)
 """
-    lines = scripts.run_python(["-c", script]).split("\n")
-    assert sorted(line.removeprefix("before ") for line in lines if line) == sorted(
-        f"building {index}" for index in range(20)
-    )
+    lines = scripts.run_python(["-c", script]).replace("before ", "", 1).splitlines()
+    assert sorted(lines) == sorted(f"building {index}" for index in range(20))
 
 
 def test_flags_and_environment_of_the_interpreter_travel(scripts: Scripts) -> None:
