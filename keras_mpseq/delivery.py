@@ -16,7 +16,7 @@ from keras_mpseq.messages import Batch, Failure, Layout, Outcome
 from keras_mpseq.run import Parts
 from keras_mpseq.slots import SLOT_HEAD, Slot, anonymous_file, whole_pages
 
-_CHUNK_S = 0.03
+_CHUNK_S = 0.04
 """Seconds of work in a task of several small batches. Messages, wake-ups and a step of tf.data cost the training
 process 0.8 ms a task while the workers keep all cores busy (docs/explanation/slots.md)."""
 _CHUNK_BYTES = 1 << 18

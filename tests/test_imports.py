@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     # The parent's side: one epoch, batches, the loop.
     {"run"},
     {"delivery", "serial"},
+    {"engine"},
     {"pool"},
     # What users call.
     {"loader"},

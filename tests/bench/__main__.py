@@ -107,7 +107,7 @@ def _notes(outcomes: dict[Run, list[Outcome]], loops: int) -> list[str]:
         "of a new array are written; peers allocate it with np.empty. Written in full: copied from a small source.",
         "1 KB is (32, 8) float32. Gaps between epochs are the whole time from the last batch to the next one, "
         "with 1 KB batches.",
-        "A replacement's time is from SIGKILL to its first batch, less the usual time of a batch. Private memory is "
+        "A replacement's time is from SIGKILL until it has built a batch, of 2 ms. Private memory is "
         "that of the largest of 4 workers (Private_Clean + Private_Dirty of smaps_rollup).",
     ]
     if loops:

@@ -15,7 +15,7 @@ _COUNTS: dict[str, dict[str, int]] = {
     "touched": {"ours-in-place": 800, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
     "filled": {"ours": 300, "ours-in-place": 400, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
     "tiny": {"ours": 5000, "slices": 5000, "keras": 2000, "torch": 1000, "grain": 1000, "datasets": 1000},
-    "work": dict.fromkeys(("ours", "bare", "keras", "keras-single", "torch", "grain", "datasets"), 200),
+    "work": dict.fromkeys(("ours", "bare", "keras", "keras-single", "torch", "grain", "datasets"), 600),
 }
 """Batches, for about a second or two in each: slow participants get fewer."""
 _QUICK = 5
