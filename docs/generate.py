@@ -69,6 +69,16 @@ PAGES = (
         "sequence = [(np.zeros((2, 3)), np.zeros(2))] * 4\ntrain = print",
     ),
     Page(
+        "keras.md",
+        "Keras",
+        "What stands between a sequence and `fit` where the class cannot be edited, and what watches them.",
+        ("fit", "install", "uninstall", "PipelineMonitor"),
+        setup="import keras\nimport numpy as np\nfrom keras_mpseq import PipelineMonitor, SafeSequence\n\n\n"
+        "class Zeros(SafeSequence):\n    def __len__(self):\n        return 4\n\n"
+        "    def __getitem__(self, index):\n        return np.zeros((2, 3)), np.zeros((2, 1))\n\n\n"
+        'sequence = Zeros()\nmodel = keras.Sequential([keras.layers.Dense(1)])\nmodel.compile(loss="mse")',
+    ),
+    Page(
         "errors.md",
         "Errors",
         "What can go wrong, as a class for each. Every error pickles, and has the fields of `MpseqError`.",

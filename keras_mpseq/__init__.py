@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerTimeoutError,
     )
+    from keras_mpseq.keras_bridge import fit, install, uninstall
     from keras_mpseq.loader import Loader
     from keras_mpseq.local import get_worker_info, per_worker
+    from keras_mpseq.monitor import PipelineMonitor
     from keras_mpseq.sequence import SafeSequence
 
 __version__ = "0.1.0"
@@ -37,12 +39,19 @@ _HOME = {
     "get_worker_info": "local",
     "Loader": "loader",
     "to_dataset": "dataset",
+    "fit": "keras_bridge",
+    "install": "keras_bridge",
+    "uninstall": "keras_bridge",
+    "PipelineMonitor": "monitor",
 }
+_JOINED = ("SafeSequence", "fit", "install", "uninstall")
+"""Names on whose first use Keras is joined."""
 
 __all__ = [
     "Loader",
     "MpseqError",
     "PayloadError",
+    "PipelineMonitor",
     "PoolClosedError",
     "SafeSequence",
     "SequenceLengthError",
@@ -53,9 +62,12 @@ __all__ = [
     "UserCodeError",
     "WorkerLostError",
     "WorkerTimeoutError",
+    "fit",
     "get_worker_info",
+    "install",
     "per_worker",
     "to_dataset",
+    "uninstall",
 ]
 
 
@@ -64,7 +76,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.")
     module = importlib.import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
     value = globals()[name] = getattr(module, name)
-    if name == "SafeSequence" and not role.in_worker:
+    if name in _JOINED and not role.in_worker:
         importlib.import_module(f"{__name__}.keras_bridge").join()
     return value
 

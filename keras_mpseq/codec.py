@@ -53,10 +53,11 @@ class SparseValue(NamedTuple):
     dense_shape: Array
 
 
-def take_apart(batch: object) -> tuple[Structure, list[Array]]:
+def take_apart(batch: object, doubles: np.dtype[Any] | None = None) -> tuple[Structure, list[Array]]:
     """Return the structure of *batch* and its parts, without copying dense arrays.
 
     Args:
+        doubles: What the structure says in the place of float64; whoever places the parts casts them.
         batch: Tuples, lists, dicts, named tuples, nested; their leaves are numbers, strings, NumPy arrays of any
             numeric or string dtype, Tensors, RaggedTensors, SparseTensors, SciPy sparse matrices, or anything
             with `__array__`. None may stand in the place of a leaf, not of the batch.
@@ -87,7 +88,8 @@ def take_apart(batch: object) -> tuple[Structure, list[Array]]:
             raise user_error(f"Making an array of {path_of(tree, number)} ({_type_name(leaf)})", error) from error
         kinds.append(kind)
         parts += arrays
-    return Structure(tree, tuple(kinds), tuple(part.dtype for part in parts)), parts
+    dtypes = (doubles if doubles and part.dtype == np.float64 else part.dtype for part in parts)
+    return Structure(tree, tuple(kinds), tuple(dtypes)), parts
 
 
 def put_together(structure: Structure, parts: list[Array]) -> Any:

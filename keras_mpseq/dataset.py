@@ -7,6 +7,7 @@ stacked, and `unbatch` takes it apart in C++ (DESIGN S13).
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from math import prod
@@ -17,10 +18,11 @@ import optree
 import tensorflow as tf
 
 from keras_mpseq.codec import Array, by_leaf, leaf_name, part_count, with_text
-from keras_mpseq.errors import PoolClosedError, SequenceLengthError, UnsupportedLeafError
+from keras_mpseq.elements import Elements
+from keras_mpseq.errors import PoolClosedError, UnsupportedLeafError, UserCodeError
 from keras_mpseq.loader import feed_of
 from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, shard_length
-from keras_mpseq.run import Feed, Iteration, Parts
+from keras_mpseq.run import Parts
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 
 _GROUP_BELOW = 1 << 14
@@ -108,12 +110,17 @@ def to_dataset(
         launcher=launcher,
     )
     feed = feed_of(sequence, options, fixed=True)
-    elements = Elements(feed, None if varying_length else length_of(sequence))
-    spec = elements.spec()
-    dataset = _from_elements(elements, spec, elements.group(spec))
+    dataset = dataset_of(Elements(feed, None if varying_length else length_of(sequence)))
     length = length_of(sequence)
     if length is not None and on_error == "raise" and not varying_length:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(shard_length(length, options.shard)))
+    return dataset
+
+
+def dataset_of(elements: Elements) -> tf.data.Dataset:
+    """Return the dataset of *elements*, whose first batch is built now unless their spec is known."""
+    spec = elements.spec()
+    dataset = _from_elements(elements, spec, group_of(elements, spec))
     quiet = tf.data.Options()
     # With autotune on, deleting an iterator can stall 1.4 s, and iterating costs up to twice as much.
     quiet.autotune.enabled = False
@@ -136,7 +143,7 @@ def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data
             raise PoolClosedError(
                 "The dataset was deleted", remedy="Keep what to_dataset returned for as long as you iterate it."
             )
-        return living.one_by_one() if group == 1 else living.in_groups(group)
+        return _one_by_one(living) if group == 1 else _in_groups(living, group)
 
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     dataset._keras_mpseq = elements
@@ -145,78 +152,40 @@ def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data
     return dataset if _is_flat(spec) else dataset.map(_assembler(spec))
 
 
-class Elements:
-    """Makes the generators that tf.data iterates. Owns the feed: with the last dataset it goes.
+def group_of(elements: Elements, spec: ElementSpec) -> int:
+    """Return how many batches go into TensorFlow at a time, at the most."""
+    if not all(map(_stacks, spec.leaves)):
+        return 1
+    nbytes = elements.first.nbytes if elements.first else sum(map(_weight, spec.leaves))
+    return max(1, min(_GROUP_MOST, _GROUP_BELOW // max(1, nbytes)))
 
-    Args:
-        feed: Where batches come from.
-        length: Of the sequence in every epoch; None where it may vary.
-    """
 
-    def __init__(self, feed: Feed, length: int | None) -> None:
-        self._feed = feed
-        self._length = length
-        self._ahead: Iteration | None = None
+@contextlib.contextmanager
+def _as_tensorflow_knows_it() -> Iterator[None]:
+    """Let a ValueError or TypeError of the user's code arrive as InvalidArgumentError, as from any Python function."""
+    try:
+        yield
+    except UserCodeError as error:
+        if not isinstance(error.__cause__, (ValueError, TypeError)):
+            raise
+        alike = type(type(error).__name__, (ValueError,), {})
+        raise alike(str(error)) from error
 
-    def spec(self) -> ElementSpec:
-        """Return the declared spec, or that of the first batch, which waits for the first iteration."""
-        if self._feed.spec is None:
-            try:
-                self._ahead = Iteration(self._feed)
-                self._ahead.peek()
-            except BaseException:
-                self._feed.close()
-                raise
-        if self._feed.spec is None:
-            self._feed.close()
-            raise SequenceLengthError(
-                "No batch of the first epoch could be built, so that there is no element spec",
-                remedy="See the log for what was skipped, or declare element_spec=.",
-            )
-        return self._feed.spec
 
-    def group(self, spec: ElementSpec) -> int:
-        """Return how many batches go into TensorFlow at a time, at the most."""
-        if not all(map(_stacks, spec.leaves)):
-            return 1
-        peeked = self._ahead.peeked if self._ahead else None
-        nbytes = peeked.nbytes if peeked else sum(map(_weight, spec.leaves))
-        return max(1, min(_GROUP_MOST, _GROUP_BELOW // max(1, nbytes)))
+def _one_by_one(elements: Elements) -> Iterator[tuple[Array, ...]]:
+    """Yield each batch as a tuple of its parts."""
+    with _as_tensorflow_knows_it(), elements.epoch() as iteration:
+        for parts in iteration:
+            yield tuple(_tensors(parts))
+            del parts  # Nothing of ours may hold the slot.
 
-    def one_by_one(self) -> Iterator[tuple[Array, ...]]:
-        """Yield each batch as a tuple of its parts."""
-        iteration = self._epoch()
-        try:
-            for parts in iteration:
-                yield tuple(_tensors(parts))
-                del parts  # Nothing of ours may hold the slot.
-        finally:
-            iteration.close()
 
-    def in_groups(self, most: int) -> Iterator[tuple[Array, ...]]:
-        """Yield batches of equal shapes, as many as are ready, stacked."""
-        iteration = self._epoch()
-        try:
-            while group := iteration.next_ready(most, _shapes):
-                columns = zip(*map(_tensors, group), strict=True)
-                yield tuple([np.stack(column) for column in columns])
-        finally:
-            iteration.close()
-
-    def _epoch(self) -> Iteration:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead.refresh()
-            iteration = ahead
-        else:
-            iteration = Iteration(self._feed)
-        if self._length is not None and iteration.length != self._length:
-            iteration.close()
-            raise SequenceLengthError(
-                f"The sequence had {self._length} batches when the dataset was made and has {iteration.length} now",
-                remedy="Pass varying_length=True to to_dataset.",
-            )
-        return iteration
+def _in_groups(elements: Elements, most: int) -> Iterator[tuple[Array, ...]]:
+    """Yield batches of equal shapes, as many as are ready, stacked."""
+    with _as_tensorflow_knows_it(), elements.epoch() as iteration:
+        while group := iteration.next_ready(most if elements.grouping else 1, _shapes):
+            columns = zip(*map(_tensors, group), strict=True)
+            yield tuple([np.stack(column) for column in columns])
 
 
 def _shapes(parts: Parts) -> list[tuple[int, ...]]:

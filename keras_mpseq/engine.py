@@ -100,7 +100,15 @@ class Engine:
             self._delivery = Delivery(count, options.max_bytes)
             resources.callback(self._delivery.close)
             state = self._versions.first
-            setup = Setup(options.seed, options.workers, options.strict, options.worker_threads, count, state.state)
+            setup = Setup(
+                options.seed,
+                options.workers,
+                options.strict,
+                options.worker_threads,
+                count,
+                state.state,
+                options.doubles,
+            )
             fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
             self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.timeout))
             resources.callback(self.backend.let_go)

@@ -33,10 +33,19 @@ class Epochs:
     def __init__(self, sequence: Any, options: Options) -> None:
         self._sequence = sequence
         self._options = options
-        self._next = 0
+        self._next = options.first_epoch
         self._hooks = threading.RLock()
         self.dropped: queue.SimpleQueue[Begun] = queue.SimpleQueue()
         """Epochs whose iterator was garbage; put there by finalizers."""
+
+    @property
+    def coming(self) -> int:
+        """Number of the epoch that begins next."""
+        return self._next
+
+    def rewind(self, epoch: int) -> None:
+        """Let the next epoch be *epoch* once more."""
+        self._next = epoch
 
     def begin(self) -> Begun:
         """Begin the next epoch."""
@@ -47,10 +56,25 @@ class Epochs:
             self._call("on_epoch_begin", number)
             return self._begun(number)
 
-    def again(self, begun: Begun) -> Begun:
-        """Return *begun* for the sequence as it is now: it may have changed after the hook ran."""
+    def again(self, begun: Begun, taken: int) -> Begun:
+        """Return what is left of *begun* after *taken* batches, for the sequence as it is now.
+
+        Raises:
+            SequenceLengthError: The sequence has another length, and batches were taken already.
+        """
         with self._hooks:
-            return self._begun(begun.number)
+            if not taken:
+                return self._begun(begun.number)
+            if (length := length_of(self._sequence)) != begun.length:
+                raise self._changed(begun, length)
+            return begun._replace(order=begun.order.after(taken))
+
+    def _changed(self, begun: Begun, length: int | None) -> SequenceLengthError:
+        return SequenceLengthError(
+            f"The length of {type(self._sequence).__name__} changed from {begun.length} to {length} "
+            f"during epoch {begun.number}",
+            remedy="Change it in on_epoch_begin or on_epoch_end, or between epochs.",
+        )
 
     def _begun(self, number: int) -> Begun:
         length, o = length_of(self._sequence), self._options
@@ -72,14 +96,12 @@ class Epochs:
         Raises:
             SequenceLengthError: The sequence has another length than when the epoch began.
         """
+        if not self._options.hooks:  # Whoever runs them has done so by now, and may have changed the length.
+            return
         with self._hooks:
             # With a later epoch under way the length is that one's.
             if begun.number == self._next - 1 and (length := length_of(self._sequence)) != begun.length:
-                raise SequenceLengthError(
-                    f"The length of {type(self._sequence).__name__} changed from {begun.length} to {length} "
-                    f"during epoch {begun.number}",
-                    remedy="Change it in on_epoch_begin or on_epoch_end, or between epochs.",
-                )
+                raise self._changed(begun, length)
             # Of two epochs at a time the other may have begun since.
             set_epoch(self._sequence, begun.number)
             try:
@@ -88,6 +110,8 @@ class Epochs:
                 set_epoch(self._sequence, self._next - 1)
 
     def _call(self, hook: str, epoch: int) -> None:
+        if not self._options.hooks:
+            return
         try:
             call_hook(self._sequence, hook)
         except UserCodeError as error:

@@ -1,72 +1,134 @@
 """A SafeSequence in `fit`, `evaluate` and `predict` of Keras 3 runs on our workers (DESIGN S11).
 
 Keras picks the adapter of a PyDataset by one name, `PyDatasetAdapter` in `keras.src.trainers.data_adapters`. There we
-put a dispatcher: for a SafeSequence it returns an adapter over `to_dataset`, for anything else Keras's own. It is put
-there when `SafeSequence` is first used; nothing of Keras changes for other classes.
+put a dispatcher: for a SafeSequence it returns an adapter over our workers, for anything else Keras's own. It is put
+there when `SafeSequence` is first used; nothing of Keras changes for other classes, unless `install` says so.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
-import tensorflow as tf
-from keras import config
+import keras
 from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
+from keras.src.trainers.data_adapters import data_adapter_utils
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
 
-from keras_mpseq.dataset import to_dataset
+from keras_mpseq import fitting
 from keras_mpseq.local import Safe
-from keras_mpseq.options import length_of
+from keras_mpseq.pipeline import Pipeline, worker_count
+from keras_mpseq.spec import lists_to_tuples
 
 _NAME = "PyDatasetAdapter"
+_joined = _installed = False
 
 
-class SafeSequenceAdapter(TFDatasetAdapter):  # type: ignore[misc]
-    """What Keras's trainers see of a SafeSequence: a dataset over a pool that lives as long as the adapter.
+class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
+    """What Keras's trainers see of a sequence.
 
     Args:
-        x: The sequence; its `workers`, `use_multiprocessing`, `max_queue_size` and `seed` count.
+        x: The sequence.
         class_weight: As in `fit`.
-        shuffle: As in `fit`: permute the batches of each epoch, keyed by (seed, epoch); not if *x* is infinite.
+        shuffle: As in `fit`.
+        workers: Processes; None takes what the sequence asks for.
+        max_queue_size: Batches ready ahead; None takes what the sequence asks for, 0 means two for each worker.
     """
 
-    def __init__(self, x: Any, class_weight: Any = None, shuffle: bool = False) -> None:
+    def __init__(
+        self,
+        x: Any,
+        class_weight: dict[int, float] | None = None,
+        shuffle: bool = False,
+        *,
+        workers: int | None = None,
+        max_queue_size: int | None = None,
+    ) -> None:
         """Start the workers."""
-        self._sequence = x
-        dataset = to_dataset(
+        super().__init__(
             x,
-            workers=worker_count(x),
-            prefetch=x.max_queue_size,
-            shuffle=bool(shuffle) and length_of(x) is not None,
-            varying_length=True,
+            workers=worker_count(x) if workers is None else workers,
+            ahead=getattr(x, "max_queue_size", 0) if max_queue_size is None else max_queue_size,
+            shuffle=bool(shuffle),
+            floatx=keras.config.floatx(),
         )
-        super().__init__(dataset.map(_as_floatx), class_weight=class_weight)
+        self._class_weight = class_weight
+        self._dataset: Any = None
 
     @property
     def num_batches(self) -> int | None:
-        """Batches of the coming epoch."""
-        return length_of(self._sequence)
+        """Batches of the coming epoch; None if the sequence is infinite."""
+        return self.length
 
+    @property
+    def batch_size(self) -> None:
+        """Unknown: batches may differ."""
+        return None
 
-def worker_count(sequence: Any) -> int:
-    """Return how many processes *sequence* asks for; 0 means this one (DESIGN S15)."""
-    workers = int(sequence.workers)
-    return workers if workers > 1 or (workers == 1 and sequence.use_multiprocessing) else 0
+    has_partial_batch = partial_batch_size = batch_size
 
+    def on_epoch_begin(self) -> None:
+        """An epoch of Keras begins."""
+        if self.within:
+            raise ValueError("`on_epoch_begin` was called twice without `on_epoch_end` having been called.")
+        self.begin_epoch()
 
-def _as_floatx(*batch: Any) -> Any:
-    """Cast doubles to Keras's default float, as Keras does for a PyDataset."""
+    def on_epoch_end(self) -> None:
+        """An epoch of Keras has ended, or its iterator begins anew (`EpochIterator.reset`)."""
+        if self.within and not self.ended_once and sys._getframe(1).f_code.co_name == "reset":
+            # The trainer took a batch to build the model, and now begins the same epoch.
+            self.begin_again()
+        else:
+            self.end_epoch()
 
-    def cast(leaf: Any) -> Any:
-        return tf.cast(leaf, config.floatx()) if leaf.dtype == tf.float64 else leaf
+    def get_tf_dataset(self) -> Any:
+        """Return the batches as a `tf.data.Dataset`; each iteration is a pass."""
+        if self._dataset is None:
+            dataset = self.dataset(self._class_weight is not None)
+            if self._class_weight is not None:
+                dataset = dataset.map(make_class_weight_map_fn(self._class_weight))
+            self._dataset = dataset
+        return self._dataset
 
-    # A tuple arrives as arguments, anything else as the only one.
-    return tf.nest.map_structure(cast, batch if len(batch) > 1 else batch[0])
+    def get_numpy_iterator(self) -> Iterator[Any]:
+        """Return the batches of one pass in NumPy."""
+        return data_adapter_utils.get_numpy_iterator(self._batches())  # type: ignore[no-any-return]
+
+    def get_jax_iterator(self) -> Iterator[Any]:
+        """Return the batches of one pass as JAX takes them."""
+        return data_adapter_utils.get_jax_iterator(self._batches())  # type: ignore[no-any-return]
+
+    def get_torch_dataloader(self) -> Any:
+        """Return the batches of one pass as a torch DataLoader without workers of its own."""
+        return data_adapter_utils.get_torch_dataloader(self._batches())
+
+    def _batches(self) -> Iterator[Any]:
+        weighted = self._class_weight is not None
+        with self.elements.epoch() as iteration:
+            for parts in iteration:
+                self.checked_spec(weighted)
+                batch = lists_to_tuples(parts.batch)
+                del parts
+                if not isinstance(batch, (tuple, dict)):
+                    batch = (batch,)
+                if self._class_weight is not None and len(batch) == 2 and isinstance(batch, tuple):
+                    weights = data_adapter_utils.class_weight_to_sample_weights(batch[1], self._class_weight)
+                    batch = (*batch, weights)
+                yield batch
+                del batch
 
 
 def join() -> None:
-    """Put the dispatcher in the place of Keras's adapter; once."""
+    """Put the dispatcher in the place of Keras's adapter, and the wrappers on `keras.Model`; once."""
+    global _joined
+    if _joined:
+        return
+    _joined = True
     stock = getattr(data_adapters, _NAME, None)
     if stock is None:
         warnings.warn(
@@ -78,7 +140,81 @@ def join() -> None:
         return
 
     def dispatch(x: Any, class_weight: Any = None, shuffle: bool = False) -> Any:
-        kind = SafeSequenceAdapter if isinstance(x, Safe) else stock
-        return kind(x, class_weight=class_weight, shuffle=shuffle)
+        ours = isinstance(x, Safe) or (_installed and x.use_multiprocessing)
+        return (SafeSequenceAdapter if ours else stock)(x, class_weight=class_weight, shuffle=shuffle)
 
     setattr(data_adapters, _NAME, dispatch)
+    fitting.wrap(keras.Model, keras_3=True)
+    if os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
+        importlib.import_module("keras_mpseq.legacy_bridge").join()
+
+
+def install() -> None:
+    """Let every `PyDataset` that asks for processes (`use_multiprocessing=True`) use ours in `fit`.
+
+    For code whose classes cannot be edited. Without it nothing changes for classes that are no `SafeSequence`.
+    """
+    global _installed
+    _installed = True
+
+
+def uninstall() -> None:
+    """Undo `install`: Keras's own workers serve every class but `SafeSequence` again."""
+    global _installed
+    _installed = False
+
+
+def fit(
+    model: Any,
+    x: Any,
+    *,
+    workers: int = 1,
+    use_multiprocessing: bool = True,
+    max_queue_size: int = 10,
+    shuffle: bool = True,
+    class_weight: dict[int, float] | None = None,
+    validation_data: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """Fit *model* to any sequence with our workers: `model.fit` in the spelling of Keras 2.
+
+    Args:
+        model: A compiled `keras.Model`.
+        x: A sequence: any object with `__len__` and `__getitem__(index)` that returns (x,), (x, y),
+            (x, y, sample_weight) or a dict.
+        workers: Processes, also for validation; 0 means this process.
+        use_multiprocessing: Without it, 1 worker means this process; more are processes in any case.
+        max_queue_size: Batches ready ahead.
+        shuffle: As in `model.fit`.
+        class_weight: As in `model.fit`.
+        validation_data: As in `model.fit`, or a sequence like *x*.
+        **kwargs: The other arguments of `model.fit`.
+
+    Returns:
+        The `keras.callbacks.History`.
+
+    Raises:
+        TypeError: *x* is no sequence.
+        ValueError: An option is out of its range.
+        MpseqError: The pipeline failed; see `keras_mpseq.errors`.
+    """
+    initial_epoch = kwargs.get("initial_epoch", 0)
+    count: Any = 0 if workers == 1 and not use_multiprocessing else workers
+
+    def adapter(sequence: Any, weight: Any, shuffled: bool) -> SafeSequenceAdapter:
+        return SafeSequenceAdapter(
+            sequence, class_weight=weight, shuffle=shuffled, workers=count, max_queue_size=max_queue_size
+        )
+
+    with fitting.Session(x, initial_epoch):
+        if validation_data is not None and _is_sequence(validation_data):
+            validation_data = adapter(validation_data, None, False)
+        return model.fit(adapter(x, class_weight, shuffle), validation_data=validation_data, **kwargs)
+
+
+def _is_sequence(data: Any) -> bool:
+    """Tell whether validation data is a sequence, and no arrays or dataset."""
+    if isinstance(data, keras.utils.PyDataset):
+        return True
+    own = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    return own and not isinstance(data, (tuple, list, dict, str)) and not hasattr(data, "__array__")

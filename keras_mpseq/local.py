@@ -69,6 +69,10 @@ class Local:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.epoch = 0
+        self.fitted = 0
+        """The epoch with which the next `fit` begins."""
+        self.syncs = 0
+        """How often `sync` was called."""
         self.resources: dict[str, Any] = {}
         self.closers: list[Callable[[], object]] = []
 
@@ -86,6 +90,11 @@ def local_of(sequence: Any) -> Local:
         local = Local()
         vars(sequence)["_mpseq"] = local
     return local
+
+
+def syncs_of(sequence: object) -> int:
+    """Return how often `sync` was called on *sequence*, in this process."""
+    return local_of(sequence).syncs if isinstance(sequence, Safe) else 0
 
 
 def set_epoch(sequence: object, epoch: int) -> None:

@@ -11,9 +11,11 @@ Three families, by who speaks to whom:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_mpseq.errors import MpseqError
     from keras_mpseq.order import Order
 
@@ -230,6 +232,8 @@ class Setup(NamedTuple):
     threads: int
     slots: int
     state: State
+    doubles: np.dtype[Any] | None
+    """What float64 leaves become."""
 
 
 class State(NamedTuple):

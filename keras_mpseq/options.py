@@ -43,6 +43,11 @@ class Options:
     worker_threads: int
     strict: bool
     launcher: str
+    hooks: bool = True
+    """Epoch hooks run when iterators begin and end; False: whoever iterates runs them."""
+    first_epoch: int = 0
+    doubles: np.dtype[Any] | None = None
+    """What float64 leaves become, without a copy of their own; None leaves them."""
 
 
 def checked(

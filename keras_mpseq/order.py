@@ -7,6 +7,7 @@ same order and the same numbers without being told. Each use of a seed has its o
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class Order:
         self._length = length
         self._shard = shard
         self._turns: list[NDArray[np.int64]] | None = None
+        self._start = 0
         self.size = None if length is None else len(range(shard[0], length, shard[1]))
         """Positions in this epoch on this host; None: endless."""
 
@@ -53,12 +55,21 @@ class Order:
         """Each position belongs to one worker."""
         return self.partition != "dynamic"
 
+    def after(self, start: int) -> Order:
+        """Return what is left of this order from position *start* on, as positions from 0."""
+        rest = copy.copy(self)
+        rest._turns = None
+        rest._start += start
+        rest._indices = None if self._indices is None else self._indices[start:]
+        rest.size = None if self.size is None else max(self.size - start, 0)
+        return rest
+
     def index(self, position: int) -> int:
         """Return the sequence's index at *position*, which counts from 0."""
         if self._indices is not None:
             return int(self._indices[position])
         first, step = self._shard
-        return first + step * position
+        return first + step * (self._start + position)
 
     def owner(self, position: int) -> int | None:
         """Return the worker that is to build *position*; None: whoever has time."""
@@ -73,7 +84,7 @@ class Order:
         """
         if self.size is None:
             # Endless orders are not shuffled: the owners take strict turns.
-            return position if owner is None else position + (owner - position) % self.workers
+            return position if owner is None else position + (owner - self._start - position) % self.workers
         if owner is None:
             return position if position < self.size else None
         if self._turns is None:
@@ -93,7 +104,7 @@ class Order:
     def _turns_of_owners(self, size: int) -> list[NDArray[np.int64]]:
         first, step = self._shard
         indices = self._indices
-        owners = self._owner_of(first + step * np.arange(size) if indices is None else indices)
+        owners = self._owner_of(first + step * (self._start + np.arange(size)) if indices is None else indices)
         return [np.flatnonzero(owners == worker) for worker in range(self.workers)]
 
 

@@ -169,7 +169,7 @@ def _lost_module(value: Any) -> types.ModuleType | None:
     cloudpickle sends by name what is in `sys.modules`, such as modules made by hand or loaded from a path.
     """
     is_module = isinstance(value, types.ModuleType)
-    name = value.__name__ if is_module else pickle.whichmodule(value, value.__qualname__)  # type: ignore[attr-defined]
+    name = value.__name__ if is_module else registry._whichmodule(value, value.__qualname__)
     module = sys.modules.get(name)
     if not isinstance(module, types.ModuleType) or name in ("__main__", "builtins") or module.__name__ != name:
         return None

@@ -83,9 +83,9 @@ class Pool:
             self._tell_driver()
             return run
 
-    def refreshed(self, run: Run) -> Run:
+    def refreshed(self, run: Run, taken: int) -> Run:
         """See Source."""
-        begun = self.epochs.again(run.begun)
+        begun = self.epochs.again(run.begun, taken)
         with self._whole():
             if begun.length == run.begun.length and self._engine.is_current(run):
                 return run

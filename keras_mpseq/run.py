@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import weakref
 from collections import deque
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from keras_mpseq.codec import Array, Structure, put_together
 from keras_mpseq.epochs import Begun, Epochs
 from keras_mpseq.errors import MpseqError, SpecMismatchError
+from keras_mpseq.local import syncs_of
 from keras_mpseq.options import Options
 from keras_mpseq.spec import ElementSpec
 
@@ -106,8 +108,8 @@ class Source(Protocol):
     def iterate(self) -> Run:
         """Begin an epoch."""
 
-    def refreshed(self, run: Run) -> Run:
-        """Return *run*, or one in its place when the sequence has changed since it started."""
+    def refreshed(self, run: Run, taken: int) -> Run:
+        """Return *run*, or one for what is left after *taken* batches when the sequence has changed meanwhile."""
 
     def take(self, run: Run, wait: bool = True) -> Answer:
         """Return the next batch of *run*, an error in its place, or END; without *wait* also NOT_READY."""
@@ -159,11 +161,18 @@ class Iteration(Iterator[Parts]):
         self._feed = feed
         self._source = feed.source
         self._begin(feed.source.iterate())
-        self.peeked: Parts | None = None
-        """The first batch, when it was looked at and not taken."""
+        self.peeked: deque[Parts] = deque()
+        """Batches that were looked at and not taken."""
+        self.before_batch: Callable[[], None] | None = None
+        """Called before a batch is taken."""
+        self.stale = False
+        """The sequence may have changed: to be refreshed before the next batch."""
         self._error: MpseqError | None = None
         self._skips: list[tuple[int, MpseqError]] = []
         self._row = 0
+        self._taken = 0
+        """Positions of the run that are over; those that were peeked at included."""
+        self._syncs = syncs_of(feed.source.sequence)
 
     @property
     def length(self) -> int | None:
@@ -182,9 +191,12 @@ class Iteration(Iterator[Parts]):
 
     def _next(self, wait: bool) -> Parts | None:
         """Return the next batch, or None when it is not ready and is not to be waited for."""
+        if wait and self.before_batch:
+            self.before_batch()
+        if self.stale or self._syncs != syncs_of(self._source.sequence):
+            self.refresh()
         if self.peeked:
-            parts, self.peeked = self.peeked, None
-            return parts
+            return self.peeked.popleft()
         if self._error:
             error, self._error = self._error, None
             raise error
@@ -192,6 +204,7 @@ class Iteration(Iterator[Parts]):
             answer = self._checked(self._source.take(self._run, wait))
             if answer is Signal.NOT_READY:
                 return None
+            self._taken += 1
             if answer is Signal.END:
                 self._end()
             elif isinstance(answer, Parts):
@@ -217,7 +230,7 @@ class Iteration(Iterator[Parts]):
         try:
             while len(group) < most and (parts := self._next(wait=not group)):
                 if group and alike(parts) != alike(group[0]):
-                    self.peeked = parts
+                    self.peeked.append(parts)
                     break
                 group.append(parts)
         except StopIteration:
@@ -237,18 +250,35 @@ class Iteration(Iterator[Parts]):
                 return error
         return answer
 
-    def peek(self) -> Parts | None:
-        """Return the first batch without taking it; None when there is none."""
-        self.peeked = next(self, None)
-        return self.peeked
+    def peek(self, count: int) -> list[Parts]:
+        """Return the next batches, up to *count*, without taking them."""
+        found = list(itertools.islice(self, count))
+        self.peeked.extend(found)
+        return found
 
     def refresh(self) -> None:
-        """Start again, in the same epoch, if the sequence has changed since the iterator was made."""
-        run = self._source.refreshed(self._run)
+        """If the sequence has changed since the iterator was made, have what is left of the epoch built anew."""
+        self.stale, self._syncs = False, syncs_of(self._source.sequence)
+        taken = self._taken - len(self.peeked)
+        if not self._dropped.alive or self._error or (taken and not self._run.begun.order.ordered):
+            return  # Out of order there is no telling what is left.
+        run = self._source.refreshed(self._run, taken)
         if run is not self._run:
             self._dropped.detach()
-            self.peeked = None
+            self.peeked.clear()
+            self._taken = 0
             self._begin(run)
+
+    @property
+    def left(self) -> int | None:
+        """How many batches of the epoch are still to be taken; None: endless."""
+        size = self._run.begun.order.size if self._dropped.alive else 0
+        return None if size is None else max(size - self._taken + len(self.peeked), 0)
+
+    @property
+    def epoch(self) -> int:
+        """Its number."""
+        return self._run.begun.number
 
     def _end(self) -> None:
         self._dropped.detach()
@@ -275,7 +305,7 @@ class Iteration(Iterator[Parts]):
 
     def close(self) -> None:
         """Give the rest of the epoch up, and end it."""
-        self.peeked = None
+        self.peeked.clear()
         if self._dropped.detach():
             self._source.abandon(self._run)
             self._source.epochs.end(self._run.begun)

@@ -7,7 +7,9 @@ value, finds whichever belongs to the process.
 
 from __future__ import annotations
 
+import importlib
 import operator
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +64,7 @@ class SafeSequence(_Base, Safe):
         workers: Processes that build batches. 0, or 1 without `use_multiprocessing`, means this process.
         use_multiprocessing: As in Keras. None and True mean processes; with False and `workers > 1` processes are
             used all the same, because threads would share the state of the sequence.
-        max_queue_size: Batches ready ahead.
+        max_queue_size: Batches ready ahead; 0 leaves it to us, as in Keras: two for each worker.
         seed: Of `self.rng` and of the shuffling, an int of 0 or more.
 
     Raises:
@@ -86,6 +88,8 @@ class SafeSequence(_Base, Safe):
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> SafeSequence:
         """Give every instance its defaults, also when a subclass does not call `super().__init__`."""
+        if "tf_keras" in sys.modules and not role.in_worker:
+            importlib.import_module("keras_mpseq.legacy_bridge").join()
         self = super().__new__(cls)
         self.seed = 0
         self._workers = 1
@@ -103,7 +107,7 @@ class SafeSequence(_Base, Safe):
         """Store the settings; processes start when the sequence is iterated."""
         for name, value, least in (
             ("workers", workers, 0),
-            ("max_queue_size", max_queue_size, 1),
+            ("max_queue_size", max_queue_size, 0),
             ("seed", seed, 0),
         ):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
@@ -166,6 +170,14 @@ class SafeSequence(_Base, Safe):
         if context.allocator is None:
             return np.empty(sizes, kind)
         return context.allocator.empty(sizes, kind)
+
+    def sync(self) -> None:
+        """Let what was changed in this process reach the workers at once, in the middle of an epoch.
+
+        Changes are otherwise sent when an epoch begins. The batches that were built ahead are built anew, from the
+        next one on; those that TensorFlow has taken already stay: none, but for batches below 16 KiB up to 32.
+        """
+        local_of(self).syncs += 1
 
     def on_worker_start(self, worker: int) -> None:
         """Hook: a worker process has started and will build batches.

@@ -48,9 +48,9 @@ class Serial:
             self.epochs.dropped.put(self._dropped.get().begun)
         return Run(next(self._numbers), self.epochs.begin())
 
-    def refreshed(self, run: Run) -> Run:
-        """See Source. What changed since cannot be told here, so the first batch is built again."""
-        return Run(next(self._numbers), self.epochs.again(run.begun))
+    def refreshed(self, run: Run, taken: int) -> Run:
+        """See Source. What changed since cannot be told here, so a batch that was peeked at is built again."""
+        return Run(next(self._numbers), self.epochs.again(run.begun, taken))
 
     def take(self, run: Run, wait: bool = True) -> Answer:
         """See Source; the next batch is never ready before it is waited for."""
@@ -89,7 +89,10 @@ class Serial:
             else:
                 batch, paths = changes(self.sequence, lambda: build(self.sequence, job))
                 self._tell(paths)
-        return Parts(*take_apart(batch))
+        structure, parts = take_apart(batch, self.options.doubles)
+        return Parts(
+            structure, [part.astype(dtype, copy=False) for part, dtype in zip(parts, structure.dtypes, strict=True)]
+        )
 
     def _tell(self, paths: tuple[str, ...]) -> None:
         if not paths:

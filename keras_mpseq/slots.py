@@ -166,13 +166,14 @@ class Slot:
                 return offset if offset % ALIGNMENT == 0 else None
         return None
 
-    def place(self, array: NDArray[Any]) -> Leaf:
-        """Make *array* lie in the slot, by one copy or none, and say where."""
-        offset = self.locate(array)
+    def place(self, array: NDArray[Any], dtype: np.dtype[Any] | None = None) -> Leaf:
+        """Make *array* lie in the slot, as *dtype* if one is given, by one copy or none, and say where."""
+        kind = dtype or array.dtype.newbyteorder("=")
+        offset = self.locate(array) if array.dtype == kind else None
         if offset is None:
             offset = self._end
-            np.copyto(self.empty(array.shape, array.dtype.newbyteorder("=")), array)
-        return Leaf(offset, array.shape, array.nbytes)
+            np.copyto(self.empty(array.shape, kind), array, casting="same_kind")
+        return Leaf(offset, array.shape, array.size * kind.itemsize)
 
     # --- the pool's side ---
 

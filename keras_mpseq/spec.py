@@ -101,6 +101,20 @@ class ElementSpec:
             raise TypeError(f"element_spec must hold at least one leaf, got {element_spec!r}.")
         return cls(tree, tuple(_declared_leaf(leaf) for leaf in leaves), declared=True)
 
+    def merged(self, other: ElementSpec) -> ElementSpec:
+        """Return what both fit: None for the dimensions in which they differ, of the same structure."""
+        leaves = [
+            LeafSpec(
+                mine.kind,
+                mine.dtype,
+                mine.shape
+                and other_leaf.shape
+                and tuple(a if a == b else None for a, b in zip(mine.shape, other_leaf.shape, strict=True)),
+            )
+            for mine, other_leaf in zip(self.leaves, other.leaves, strict=True)
+        ]
+        return ElementSpec(self.tree, tuple(leaves), self.declared)
+
     def check(self, structure: Structure, shapes: Sequence[tuple[int, ...]]) -> None:
         """Raise SpecMismatchError, naming the first leaf that differs, unless the batch fits."""
         if structure not in self._fitting and without_lists(structure.tree) != self._normal:

@@ -194,8 +194,8 @@ class Worker:
         start = slot.used
         try:
             batch, paths = self._call(slot, task.version, job)
-            structure, parts = take_apart(batch)
-            leaves = tuple([slot.place(part) for part in parts])
+            structure, parts = take_apart(batch, self._setup.doubles)
+            leaves = tuple([slot.place(part, dtype) for part, dtype in zip(parts, structure.dtypes, strict=True)])
             return Batch(self._layout(structure), leaves, slot.used - start), paths
         except MpseqError as error:
             return Failure(dump_error(placed(error, job))), ()

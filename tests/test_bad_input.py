@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -235,7 +236,7 @@ def test_a_list_of_batches_is_a_sequence(make: Callable[..., Any]) -> None:
     ("name", "value", "text"),
     [
         *[("workers", value, "workers must be an int of 0 or more") for value in (-1, 1.5, True, None, "2")],
-        *[("max_queue_size", value, "max_queue_size must be an int of 1 or more") for value in (0, 1.5, None)],
+        *[("max_queue_size", value, "max_queue_size must be an int of 0 or more") for value in (-1, 1.5, None)],
         *[("seed", value, "seed must be an int of 0 or more") for value in (-1, 0.5, None, "0", False)],
         *[
             ("use_multiprocessing", value, "use_multiprocessing must be True, False or None")
@@ -354,6 +355,45 @@ def test_a_resource_of_a_class_without_a_dict() -> None:
     )
 
 
+# --- fit --------------------------------------------------------------------------------------------
+
+
+def compiled() -> keras.Model:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize(("sequence", "start"), NO_SEQUENCES)
+def test_fitting_to_what_is_no_sequence(sequence: Any, start: str) -> None:
+    assert message(TypeError, lambda: keras_mpseq.fit(compiled(), sequence)).startswith(start)
+
+
+@pytest.mark.parametrize(("name", "value"), [("workers", -1), ("workers", 1.5), ("max_queue_size", -1)])
+def test_bad_options_of_fit(name: str, value: Any) -> None:
+    text = message(ValueError, lambda: keras_mpseq.fit(compiled(), Counting(3), **{name: value}))
+    assert text.endswith(f"got {value!r}.")
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_arguments_of_keras_2_get_an_answer(method: str) -> None:
+    call = getattr(compiled(), method)
+    text = message(TypeError, lambda: call(Counting(3), workers=4, use_multiprocessing=True))
+    assert text.startswith(
+        f"{method}() of Keras 3 does not take workers, use_multiprocessing, which belong to the sequence: write "
+        f"Counting(..., workers=4, use_multiprocessing=True) and model.{method}(sequence)"
+    )
+    # Of other data Keras says what it says.
+    with pytest.raises((TypeError, ValueError), match=r"unexpected keyword|Arguments not recognized"):
+        call(np.zeros((3, 3)), workers=4)
+
+
+def test_install_takes_nothing() -> None:
+    for function in (keras_mpseq.install, keras_mpseq.uninstall):
+        with pytest.raises(TypeError, match="positional argument"):
+            function(1)
+
+
 # --- the rest ---------------------------------------------------------------------------------------
 
 
@@ -381,7 +421,10 @@ def test_every_public_function_is_tested_here() -> None:
         for name in keras_mpseq.__all__
         if not isinstance(getattr(keras_mpseq, name), type) or not issubclass(getattr(keras_mpseq, name), MpseqError)
     }
-    assert functions == {"SafeSequence", "per_worker", "get_worker_info", "Loader", "to_dataset"}
+    assert functions == {
+        *("SafeSequence", "per_worker", "get_worker_info", "Loader", "to_dataset"),
+        *("fit", "install", "uninstall", "PipelineMonitor"),
+    }
 
 
 def test_a_dataset_says_it_about_its_first_batch() -> None:

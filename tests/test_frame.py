@@ -58,7 +58,8 @@ def public_functions() -> Iterator[tuple[str, Callable[..., Any], str]]:
             yield name, value, inspect.getdoc(value) or ""
             continue
         for member, found in vars(value).items():
-            if inspect.isfunction(found) and (member == "__init__" or not member.startswith("_")):
+            inherited = any(member in vars(base) for base in value.__mro__[1:])  # Described there.
+            if inspect.isfunction(found) and (member == "__init__" or not (inherited or member.startswith("_"))):
                 owner = value if member == "__init__" else found
                 yield f"{name}.{member}", found, inspect.getdoc(owner) or ""
 
@@ -69,7 +70,7 @@ FUNCTIONS = [pytest.param(function, text, id=name) for name, function, text in p
 @pytest.mark.parametrize(("function", "text"), FUNCTIONS)
 def test_docstrings_describe_every_argument(function: Callable[..., Any], text: str) -> None:
     names = [name for name in inspect.signature(function).parameters if name != "self"]
-    described = re.findall(r"^    (\w+): ", text.partition("Args:")[2], re.MULTILINE)
+    described = re.findall(r"^    \*{0,2}(\w+): ", text.partition("Args:")[2], re.MULTILINE)
     assert [name for name in names if name not in described] == []
 
 

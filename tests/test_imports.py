@@ -40,15 +40,18 @@ LAYERS: list[set[str]] = [
     {"pool"},
     # What users call.
     {"loader"},
+    {"elements", "fitting"},
     {"dataset"},
-    {"keras_bridge"},
+    {"pipeline"},
+    {"keras_bridge", "legacy_bridge", "monitor"},
     {"__init__"},
     {"cli.*"},
 ]
 
 HEAVY = {
-    "tensorflow": {"dataset", "keras_bridge"},
-    "keras": {"sequence", "keras_bridge", "cli.*"},
+    "tensorflow": {"dataset"},
+    "keras": {"sequence", "keras_bridge", "monitor", "cli.*"},
+    "tf_keras": {"legacy_bridge"},
     "rich": {"cli.*"},
     "sklearn": {"cli.*"},
     "PIL": {"cli.*"},

@@ -1,0 +1,117 @@
+"""Elements: the epochs of a feed as a consumer such as tf.data or Keras iterates them, and the spec they share."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+
+from keras_mpseq.errors import MpseqError, SequenceLengthError
+from keras_mpseq.run import Feed, Iteration, Parts
+from keras_mpseq.spec import ElementSpec
+
+
+class Elements:
+    """Owns the feed of a dataset or an adapter: with it, it goes.
+
+    Args:
+        feed: Where batches come from.
+        length: Of the sequence in every epoch; None where it may vary.
+        probe: How many batches are built to learn the spec. Dimensions in which they differ vary.
+    """
+
+    def __init__(self, feed: Feed, length: int | None, probe: int = 1) -> None:
+        self._feed = feed
+        self._length = length
+        self._probe = probe
+        self._ahead: Iteration | None = None
+        self._latest: weakref.ref[Iteration] | None = None
+        self._number = 0
+        self.before_batch: Callable[[], None] | None = None
+        """Called before each batch is taken, and before each iteration begins."""
+        self.grouping = True
+        """Small batches may go into TensorFlow several at a time."""
+        self._ended_by: tuple[MpseqError, BaseException | None] | None = None
+
+    def spec(self) -> ElementSpec:
+        """Return the declared spec, or that of the first batches, which wait for the first iteration."""
+        if self._feed.spec is None:
+            try:
+                self._ahead = Iteration(self._feed)
+                self._probed(self._ahead.peek(self._probe))
+            except BaseException:
+                self._feed.close()
+                raise
+        if self._feed.spec is None:
+            self._feed.close()
+            raise SequenceLengthError(
+                "No batch of the first epoch could be built, so that there is no element spec",
+                remedy="See the log for what was skipped, or declare element_spec=.",
+            )
+        return self._feed.spec
+
+    def _probed(self, batches: list[Parts]) -> None:
+        if self._probe > 1 and batches:
+            specs = [
+                ElementSpec.of_batch(parts.structure, [array.shape for array in parts.arrays], fixed=True)
+                for parts in batches
+            ]
+            self._feed.spec = functools.reduce(ElementSpec.merged, specs)
+
+    @property
+    def first(self) -> Parts | None:
+        """The first batch, while it waits for the first iteration."""
+        return self._ahead.peeked[0] if self._ahead and self._ahead.peeked else None
+
+    @contextlib.contextmanager
+    def epoch(self) -> Iterator[Iteration]:
+        """Begin an epoch, or the one that was begun to learn the spec; end it with the block."""
+        if self.before_batch:
+            self.before_batch()
+        iteration = self._begin()
+        iteration.before_batch = self.before_batch
+        self._latest, self._number = weakref.ref(iteration), iteration.epoch
+        try:
+            yield iteration
+        except MpseqError as error:
+            self._ended_by = error, error.__cause__
+            raise
+        finally:
+            iteration.close()
+
+    @property
+    def error(self) -> MpseqError | None:
+        """What ended an iteration last, with its cause: TensorFlow tells the text only, and takes the cause away."""
+        if self._ended_by is None:
+            return None
+        error, cause = self._ended_by
+        error.__cause__ = cause
+        return error
+
+    @property
+    def under_way(self) -> Iteration | None:
+        """The iteration that began last, if it has batches left."""
+        latest = self._latest() if self._latest else None
+        return latest if latest is not None and latest.left != 0 else None
+
+    def rewind(self) -> None:
+        """Let the epoch that began last begin once more."""
+        if self._latest and (latest := self._latest()):
+            latest.close()
+        self._feed.source.epochs.rewind(self._number)
+
+    def _begin(self) -> Iteration:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.refresh()
+            iteration = ahead
+        else:
+            iteration = Iteration(self._feed)
+        if self._length is not None and iteration.length != self._length:
+            iteration.close()
+            raise SequenceLengthError(
+                f"The sequence had {self._length} batches when the dataset was made and has {iteration.length} now",
+                remedy="Pass varying_length=True to to_dataset.",
+            )
+        return iteration

@@ -1,0 +1,127 @@
+"""`fit`, `evaluate` and `predict`, wrapped: what runs inside is closed at their end, and errors are ours.
+
+The wrappers stand on the class `Model` of Keras or tf_keras and change nothing for calls in which
+no sequence of ours takes part.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol
+
+from keras_mpseq.errors import MpseqError
+from keras_mpseq.local import Safe, local_of
+
+KERAS_2 = ("workers", "use_multiprocessing", "max_queue_size")
+"""Arguments of fit, evaluate and predict in Keras 2; in Keras 3 they are the sequence's."""
+METHODS = ("fit", "evaluate", "predict")
+
+
+class Adapter(Protocol):
+    """What a session knows of an adapter."""
+
+    @property
+    def error(self) -> MpseqError | None:
+        """What ended an iteration; TensorFlow tells its text only."""
+
+    @property
+    def coming_epoch(self) -> int:
+        """Number of the epoch that would begin next."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+class Session:
+    """One call of fit, evaluate or predict: the adapters that were made for it. A context manager; closes them.
+
+    Args:
+        x: The data argument of the call.
+        initial_epoch: Of `fit`; None in the others.
+    """
+
+    def __init__(self, x: Any, initial_epoch: int | None) -> None:
+        self.adapters: list[Adapter] = []
+        self._x = x
+        self._initial_epoch = initial_epoch
+        self._trained: Adapter | None = None
+
+    def first_epoch(self, x: Any) -> int:
+        """Return the number of the first epoch of *x*: fitting a sequence again goes on where it ended."""
+        if self._initial_epoch is None or x is not self._x:
+            return 0
+        return self._initial_epoch or (local_of(x).fitted if isinstance(x, Safe) else 0)
+
+    def add(self, adapter: Adapter, x: Any) -> None:
+        """Take *adapter*, made for *x*, into the session."""
+        self.adapters.append(adapter)
+        if self._initial_epoch is not None and x is self._x and isinstance(x, Safe):
+            self._trained = adapter
+
+    def __enter__(self) -> Session:
+        """Make it the current one of this thread."""
+        _stack().append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all adapters. Of an error that TensorFlow tells the text of, raise the original."""
+        _stack().remove(self)
+        if self._trained is not None:
+            local_of(self._x).fitted = self._trained.coming_epoch
+        for adapter in self.adapters:
+            adapter.close()
+        ours = next((adapter.error for adapter in self.adapters if adapter.error is not None), None)
+        if isinstance(error, Exception) and ours is not None and error is not ours and ours.message in str(error):
+            ours.__suppress_context__ = True
+            raise ours
+
+
+_local = threading.local()
+
+
+def _stack() -> list[Session]:
+    stack: list[Session] = _local.__dict__.setdefault("sessions", [])
+    return stack
+
+
+def current_session() -> Session | None:
+    """Return the innermost call that runs in this thread."""
+    return _stack()[-1] if _stack() else None
+
+
+def outermost_session() -> Session | None:
+    """Return the outermost call that runs in this thread: `keras_mpseq.fit` calls `model.fit`."""
+    return next((session for session in _stack() if session.adapters), None)
+
+
+def wrap(model: type, *, keras_3: bool) -> None:
+    """Put the wrappers on the class *model*; with *keras_3* they answer arguments of Keras 2."""
+    for name in METHODS:
+        setattr(model, name, _wrapped(name, getattr(model, name), keras_3))
+
+
+def _wrapped(name: str, original: Callable[..., Any], keras_3: bool) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        old = {key: kwargs[key] for key in KERAS_2 if key in kwargs}
+        if keras_3 and old and isinstance(x, Safe):
+            raise TypeError(keras_2_message(name, type(x).__name__, old))
+        with Session(x, kwargs.get("initial_epoch", 0) if name == "fit" else None):
+            return original(self, x, *args, **kwargs)
+
+    return call
+
+
+def keras_2_message(method: str, kind: str, arguments: dict[str, Any]) -> str:
+    """Return what to write in the place of *arguments* of Keras 2, for a sequence of the class *kind*."""
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    other = f", or keras_mpseq.fit(model, sequence, {given})" if method == "fit" else ""
+    return (
+        f"{method}() of Keras 3 does not take {', '.join(arguments)}, which belong to the sequence: write "
+        f"{kind}(..., {given}) and model.{method}(sequence){other}."
+    )

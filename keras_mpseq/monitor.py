@@ -1,0 +1,109 @@
+"""PipelineMonitor: how long training waited for data, epoch by epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from typing import Any
+
+import keras
+
+from keras_mpseq import fitting
+from keras_mpseq.run import Stats
+
+_ENOUGH = 0.05
+"""Share of waiting below which data is not the bottleneck: jitter of the system alone costs that much."""
+log = logging.getLogger("keras_mpseq")
+
+
+class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keras callback that measures the time spent waiting for the batches of a `SafeSequence`.
+
+    Adds to the logs of each epoch: `data_wait_s` (seconds), `data_wait_share` (of the time of training steps, 0 to
+    1), `batches_per_s`, and `worker_restarts`. `History` has them always; put the monitor before callbacks such as
+    `CSVLogger` and `TensorBoard` that are to have them too. At the end of training it says in one sentence whether
+    data is the bottleneck.
+
+    Args:
+        verbose: Print the sentence; else it goes to the logger `keras_mpseq` only.
+
+    Example:
+        ```python
+        model.fit(sequence, epochs=3, callbacks=[PipelineMonitor()])
+        ```
+    """
+
+    def __init__(self, verbose: bool = True) -> None:
+        """Begin with nothing measured."""
+        super().__init__()
+        self._verbose = verbose
+        self._adapter: Any = None
+        self._before: Stats | None = None
+        self._began = self._latest = 0.0
+        self._batches = 0
+        self._waited_s = self._took_s = 0.0
+        self.sentence = ""
+        """What was said at the end of training."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Find the pipeline of this call of fit."""
+        session = fitting.outermost_session()
+        self._adapter = session.adapters[0] if session and session.adapters else None
+        self._waited_s = self._took_s = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin to measure."""
+        self._before = self._adapter.stats() if self._adapter else None
+        self._began = self._latest = time.perf_counter()
+        self._batches = 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note which step begins."""
+        self._first = batch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note that steps have ended: validation, which may follow, is not measured."""
+        self._batches += batch - self._first + 1
+        self._latest = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the figures of the epoch to *logs*."""
+        if self._before is None:
+            return
+        now: Stats = self._adapter.stats()
+        took_s = max(self._latest - self._began, 1e-9)
+        waited_s = min(now.waited_s - self._before.waited_s, took_s)
+        self._took_s += took_s
+        self._waited_s += waited_s
+        if logs is not None:
+            logs["data_wait_s"] = waited_s
+            logs["data_wait_share"] = waited_s / took_s
+            logs["batches_per_s"] = self._batches / took_s
+            logs["worker_restarts"] = now.restarts - self._before.restarts
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Say whether data is the bottleneck."""
+        if self._adapter is None:
+            self.sentence = "PipelineMonitor measures SafeSequence and keras_mpseq.fit only; this fit had neither."
+        elif self._took_s:
+            self.sentence = advice(self._adapter.stats().workers, self._waited_s / self._took_s, os.cpu_count() or 1)
+        self._adapter = None
+        log.info("%s", self.sentence)
+        if self._verbose and self.sentence:
+            print(self.sentence)
+
+
+def advice(workers: int, share: float, cores: int) -> str:
+    """Return the sentence for a share of waiting, from 0 to 1."""
+    if share < _ENOUGH:
+        return f"Data is not the bottleneck: the model waited for it {share:.0%} of the time."
+    begin = f"The model waited for data {share:.0%} of the time: {workers} worker{'' if workers == 1 else 's'}"
+    # Workers that take (1 - share) of the time they take now feed the model without a wait.
+    needed = max(workers + 1, math.ceil(max(workers, 1) / max(1 - share, 0.01)))
+    if needed <= cores:
+        return f"{begin}, try {needed}."
+    if workers < cores:
+        return f"{begin}, try {cores}, as many as there are cores; {needed} would be needed."
+    return f"{begin} on {cores} core{'' if cores == 1 else 's'}, so make __getitem__ faster, or use more cores."

@@ -1,0 +1,184 @@
+"""Pipeline: a sequence as a trainer of Keras consumes it, epoch by epoch, whichever Keras it is.
+
+An epoch of Keras runs the hooks once. It is a whole pass over the sequence unless `steps_per_epoch` says otherwise;
+then the pass goes on in the next epoch, as in Keras with one process (DESIGN S12), and what the hooks changed counts
+from that epoch's first batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import optree
+
+from keras_mpseq import fitting
+from keras_mpseq.build import call_hook
+from keras_mpseq.codec import leaf_name
+from keras_mpseq.elements import Elements
+from keras_mpseq.errors import MpseqError, SpecMismatchError, UserCodeError
+from keras_mpseq.loader import feed_of
+from keras_mpseq.local import set_epoch
+from keras_mpseq.options import check_sequence, checked, length_of
+from keras_mpseq.run import Stats
+from keras_mpseq.spec import ElementSpec, lists_to_tuples
+
+_PROBE = 2
+"""Batches from which the spec is learned, as in Keras: dimensions in which they differ vary."""
+
+
+class Pipeline:
+    """The workers for one sequence in one call of fit, evaluate or predict, and the state of its epochs.
+
+    Args:
+        x: The sequence. Its attribute `element_spec`, if it has one, declares its batches, as in `to_dataset`.
+        workers: Processes; 0 means this one.
+        ahead: Batches ready ahead; 0 means two for each worker.
+        shuffle: Permute the batches of each pass, keyed by (seed, epoch); not if *x* is infinite.
+        floatx: What doubles become, as in Keras.
+    """
+
+    def __init__(self, x: Any, *, workers: int, ahead: int, shuffle: bool, floatx: str) -> None:
+        """Start the workers."""
+        check_sequence(x)
+        session = fitting.current_session()
+        options = checked(
+            x,
+            workers=workers,
+            prefetch=ahead or None,
+            shuffle=shuffle and length_of(x) is not None,
+            element_spec=getattr(x, "element_spec", None),
+        )
+        first = session.first_epoch(x) if session else 0
+        self._sequence = x
+        self._within = self._early = self._whole = False
+        self.ended_once = False
+        """An epoch of Keras has ended."""
+        self._feed = feed_of(
+            x,
+            dataclasses.replace(options, hooks=False, first_epoch=first, doubles=np.dtype(floatx)),
+            fixed=False,
+        )
+        self.elements = Elements(self._feed, None, _PROBE)
+        if session:
+            session.add(self, x)
+
+    @property
+    def error(self) -> MpseqError | None:
+        """What ended an iteration; TensorFlow tells its text only."""
+        return self.elements.error
+
+    @property
+    def coming_epoch(self) -> int:
+        """Number of the epoch that would begin next."""
+        return self._feed.source.epochs.coming
+
+    @property
+    def length(self) -> int | None:
+        """Batches of the sequence now; None if it is infinite."""
+        return length_of(self._sequence)
+
+    @property
+    def within(self) -> bool:
+        """An epoch of Keras has begun and not ended."""
+        return self._within
+
+    def stats(self) -> Stats:
+        """Return what was done so far."""
+        return self._feed.source.stats()
+
+    def close(self) -> None:
+        """End the workers."""
+        self._feed.close()
+
+    # --- epochs of Keras ---
+
+    def begin_epoch(self) -> None:
+        """Run the hook, and let the workers have what it changed."""
+        self._within = True
+        self._whole = self.elements.under_way is None
+        if self._early:
+            self._early = False
+        else:
+            self._call("on_epoch_begin")
+        if iteration := self.elements.under_way:
+            iteration.stale = True
+
+    def end_epoch(self) -> None:
+        """Run the hook, if an epoch has begun."""
+        if not self._within:
+            return
+        self._within, self.ended_once = False, True
+        # From now on it is known that steps_per_epoch does not cut a pass, so that no batch is taken too early.
+        self.elements.grouping = self._whole and self.elements.under_way is None
+        self._call("on_epoch_end")
+
+    def begin_again(self) -> None:
+        """Let the epoch that began begin once more: only a batch to build the model by was taken."""
+        self._within = False
+        self.elements.rewind()
+        self._early = True
+
+    def _call(self, hook: str) -> None:
+        iteration = self.elements.under_way
+        number = iteration.epoch if iteration else self.coming_epoch
+        if hook == "on_epoch_end" and not iteration:
+            number -= 1
+        set_epoch(self._sequence, number)
+        try:
+            call_hook(self._sequence, hook)
+        except UserCodeError as error:
+            error.epoch = number
+            raise
+
+    # --- batches ---
+
+    def dataset(self, weighted: bool) -> Any:
+        """Return a `tf.data.Dataset` of tuples or dicts; each iteration is a pass."""
+        from keras_mpseq.dataset import dataset_of
+
+        if not self._within and not self._early:
+            # The first batches are built now, to learn the spec; the hook is to come before them.
+            self._early = True
+            self._call("on_epoch_begin")
+        self.elements.grouping = False
+        dataset = dataset_of(self.elements)
+        spec = self.checked_spec(weighted)
+        return dataset.map(lambda x: (x,)) if spec.tree.num_nodes == 1 else dataset
+
+    def checked_spec(self, weighted: bool) -> ElementSpec:
+        """Return the spec, once a batch was built.
+
+        Args:
+            weighted: With `class_weight`.
+
+        Raises:
+            SpecMismatchError: Keras cannot train on such batches.
+            ValueError: There are class weights and sample weights.
+        """
+        spec = self._feed.spec
+        assert spec is not None
+        batch = lists_to_tuples(optree.tree_unflatten(spec.tree, spec.leaves))
+        if isinstance(batch, tuple) and not 1 <= len(batch) <= 3:
+            raise SpecMismatchError(
+                f"The batch is a tuple of {len(batch)}, and Keras takes (x,), (x, y) or (x, y, sample_weight)",
+                remedy="Put several inputs or targets into a dict or a tuple of their own, as in ((x1, x2), y).",
+            )
+        if weighted and isinstance(batch, tuple) and len(batch) == 3:
+            raise ValueError(
+                "class_weight cannot be given for batches that have a sample_weight already: leave one of them out."
+            )
+        for number, leaf in enumerate(spec.leaves):
+            if leaf.shape == ():
+                raise SpecMismatchError(
+                    f"{leaf_name(spec.tree, number)} has no batch dimension",
+                    remedy="Return an array with one value for each sample.",
+                )
+        return spec
+
+
+def worker_count(sequence: Any) -> int:
+    """Return how many processes *sequence* asks for; 0 means this one (DESIGN S15)."""
+    workers = int(sequence.workers)
+    return workers if workers > 1 or (workers == 1 and sequence.use_multiprocessing) else 0
