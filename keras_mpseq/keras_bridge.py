@@ -7,10 +7,12 @@ there when `SafeSequence` is first used; nothing of Keras changes for other clas
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 from keras_mpseq import fitting
 from keras_mpseq.local import Safe
@@ -26,7 +29,7 @@ from keras_mpseq.pipeline import Pipeline, worker_count
 from keras_mpseq.spec import lists_to_tuples
 
 _NAME = "PyDatasetAdapter"
-_joined = _installed = False
+_joined = False
 
 
 class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
@@ -59,6 +62,11 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
         )
         self._class_weight = class_weight
         self._dataset: Any = None
+        self._trainers: weakref.ref[EpochIterator] | None = None
+
+    def serve(self, iterator: EpochIterator) -> None:
+        """Learn which iterator of the trainer takes the batches."""
+        self._trainers = weakref.ref(iterator)
 
     @property
     def num_batches(self) -> int | None:
@@ -77,10 +85,14 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
         if self.within:
             raise ValueError("`on_epoch_begin` was called twice without `on_epoch_end` having been called.")
         self.begin_epoch()
+        if iterator := self._trainers and self._trainers():
+            # It asked before the hook, and asks once for all epochs.
+            iterator._num_batches = self.num_batches
 
     def on_epoch_end(self) -> None:
         """An epoch of Keras has ended, or its iterator begins anew (`EpochIterator.reset`)."""
-        if self.within and not self.ended_once and sys._getframe(1).f_code.co_name == "reset":
+        iterator = self._trainers and self._trainers()
+        if self.within and not self.ended_once and iterator and iterator._epoch_iterator is None:
             # The trainer took a batch to build the model, and now begins the same epoch.
             self.begin_again()
         else:
@@ -140,10 +152,19 @@ def join() -> None:
         return
 
     def dispatch(x: Any, class_weight: Any = None, shuffle: bool = False) -> Any:
-        ours = isinstance(x, Safe) or (_installed and x.use_multiprocessing)
+        ours = isinstance(x, Safe) or (fitting.everywhere and x.use_multiprocessing)
         return (SafeSequenceAdapter if ours else stock)(x, class_weight=class_weight, shuffle=shuffle)
 
+    begin = EpochIterator.__init__
+
+    @functools.wraps(begin)
+    def begin_and_tell(self: Any, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        if isinstance(self.data_adapter, SafeSequenceAdapter):
+            self.data_adapter.serve(self)
+
     setattr(data_adapters, _NAME, dispatch)
+    EpochIterator.__init__ = begin_and_tell
     fitting.wrap(keras.Model, keras_3=True)
     if os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
         importlib.import_module("keras_mpseq.legacy_bridge").join()
@@ -152,16 +173,21 @@ def join() -> None:
 def install() -> None:
     """Let every `PyDataset` that asks for processes (`use_multiprocessing=True`) use ours in `fit`.
 
-    For code whose classes cannot be edited. Without it nothing changes for classes that are no `SafeSequence`.
+    Also every `Sequence` of tf_keras, if that is imported, where `fit` is called with `use_multiprocessing=True`. For
+    code whose classes cannot be edited. Without it nothing changes for classes that are no `SafeSequence`.
     """
-    global _installed
-    _installed = True
+    _switch(True)
 
 
 def uninstall() -> None:
     """Undo `install`: Keras's own workers serve every class but `SafeSequence` again."""
-    global _installed
-    _installed = False
+    _switch(False)
+
+
+def _switch(everywhere: bool) -> None:
+    fitting.everywhere = everywhere
+    if "tf_keras" in sys.modules:
+        importlib.import_module("keras_mpseq.legacy_bridge").join()
 
 
 def fit(
@@ -179,7 +205,7 @@ def fit(
     """Fit *model* to any sequence with our workers: `model.fit` in the spelling of Keras 2.
 
     Args:
-        model: A compiled `keras.Model`.
+        model: A compiled `keras.Model`, or one of tf_keras.
         x: A sequence: any object with `__len__` and `__getitem__(index)` that returns (x,), (x, y),
             (x, y, sample_weight) or a dict.
         workers: Processes, also for validation; 0 means this process.
@@ -201,7 +227,16 @@ def fit(
     initial_epoch = kwargs.get("initial_epoch", 0)
     count: Any = 0 if workers == 1 and not use_multiprocessing else workers
 
-    def adapter(sequence: Any, weight: Any, shuffled: bool) -> SafeSequenceAdapter:
+    tf_keras: Any = sys.modules.get("tf_keras")
+    legacy: Any = None
+    if tf_keras is not None and isinstance(model, tf_keras.Model):
+        legacy = importlib.import_module("keras_mpseq.legacy_bridge")
+        legacy.join()
+        kwargs["class_weight"] = class_weight  # There the trainer applies it.
+
+    def adapter(sequence: Any, weight: Any, shuffled: bool) -> Any:
+        if legacy:
+            return legacy.LegacyAdapter(sequence, workers=count, max_queue_size=max_queue_size, shuffle=shuffled)
         return SafeSequenceAdapter(
             sequence, class_weight=weight, shuffle=shuffled, workers=count, max_queue_size=max_queue_size
         )

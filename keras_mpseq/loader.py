@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from keras_mpseq.errors import SequenceLengthError
+from keras_mpseq.images import by_index
 from keras_mpseq.options import OnError, Options, Partition, check_endless, checked, length_of, shard_length
 from keras_mpseq.run import Feed, Iteration, Source, Stats
 from keras_mpseq.serial import Serial
@@ -23,7 +24,7 @@ def feed_of(sequence: Any, options: Options, *, fixed: bool) -> Feed:
             f"Share {i} of {n} of {type(sequence).__name__} is empty: it has {length} batches",
             remedy="Use fewer shards, or smaller batches.",
         )
-    return Feed(_source(sequence, options), fixed)
+    return Feed(_source(by_index(sequence), options), fixed)
 
 
 def _source(sequence: Any, options: Options) -> Source:

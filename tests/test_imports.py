@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     # Pure decisions; small mechanisms over the system.
     {"ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"dealing", "diagnosis", "codec", "backend"},
-    {"scheduler", "payload", "spec", "build"},
+    {"scheduler", "payload", "spec", "build", "images"},
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options"},
     {"process", "epochs", "local_backend"},
