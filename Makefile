@@ -2,15 +2,21 @@
 # make test    everything that CI checks
 # make bench   this package and its peers side by side; installs the peers, torch among them
 # make docs    write the reference pages anew
-# make clean   remove .venv and caches
+# make clean   remove .venv, .venv-matrix and caches
+#
+# make test-backends      fit on JAX and torch, and Keras's own tests of its adapter for both; installs both
+# make test-keras-matrix  fit on the lowest versions that pyproject.toml allows, and on the newest, of Keras 3,
+#                         TensorFlow and tf_keras, each in an environment of its own; TensorFlow 2.16 needs a
+#                         Python before 3.13
 #
 # Each makes .venv and installs what it needs. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MATRIX := .venv-matrix
 
-.PHONY: demo test bench docs clean
+.PHONY: demo test test-backends test-keras-matrix bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -21,6 +27,16 @@ test: $(VENV)/has-dev
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest
 
+test-backends: $(VENV)/has-dev,backends
+	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py
+
+test-keras-matrix: matrix-lowest matrix-newest
+
+# Old versions warn of what has changed since in Python, so that warnings are no errors there.
+matrix-%: $(MATRIX)/%/made
+	$(MATRIX)/$*/bin/python -m pip list --disable-pip-version-check | grep -iE '^(keras|tf.keras|tensorflow|numpy) '
+	$(MATRIX)/$*/bin/python -m pytest -W default tests/test_fit.py tests/test_keras_own.py tests/test_legacy.py
+
 bench: $(VENV)/has-bench
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -28,7 +44,7 @@ docs: $(VENV)/has-dev
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MATRIX) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One stamp for each set of extras: a second run installs nothing until pyproject.toml changes.
 $(VENV)/has-%: pyproject.toml | $(VENV)/made
@@ -39,4 +55,17 @@ $(VENV)/has-%: pyproject.toml | $(VENV)/made
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, $(PYTHON) is %d.%d: name another, as in make demo PYTHON=python3.12." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# What the package claims to need, and tf_keras, as requirements of just these versions; and no bounds at all.
+VERSIONS_lowest = $(shell sed -n pyproject.toml \
+	-e '/^dependencies/,/^]/s/^ *"\(.*\)>=\(.*\)",/\1==\2.*/p' \
+	-e 's/^legacy = \["\(.*\)>=\(.*\)"\]/\1==\2.*/p')
+VERSIONS_newest = --upgrade keras tensorflow tf_keras
+
+.PRECIOUS: $(MATRIX)/%/made
+$(MATRIX)/%/made: pyproject.toml
+	$(PYTHON) -m venv --clear $(MATRIX)/$*
+	$(MATRIX)/$*/bin/python -m pip install --disable-pip-version-check --editable '.[legacy]' \
+		pytest psutil $(VERSIONS_$*)
 	touch $@

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
+
 import keras_mpseq
 from keras_mpseq.codec import RaggedValue, SparseValue
 from keras_mpseq.errors import MpseqError
@@ -124,11 +126,20 @@ def _public(name: str, value: Any) -> Iterator[str]:
         yield from ("```text", f"class {_signature(name, vars(value)['__init__'])}", "```", "")
         yield from _docstring(value)
         for member, found in vars(value).items():
-            if inspect.getdoc(found) and (not member.startswith("_") or member in _SPOKEN):
+            if (
+                inspect.getdoc(found)
+                and (not member.startswith("_") or member in _SPOKEN)
+                and not _keras_calls(value, member)
+            ):
                 yield from _member(name, member, found)
     else:
         yield from ("```text", _signature(name, value), "```", "")
         yield from _docstring(value)
+
+
+def _keras_calls(owner: type, member: str) -> bool:
+    """Tell whether *member* is a hook that a callback has for Keras to call: users neither call nor override it."""
+    return issubclass(owner, keras.callbacks.Callback) and hasattr(keras.callbacks.Callback, member)
 
 
 def _member(owner: str, name: str, value: Any) -> Iterator[str]:
@@ -166,8 +177,9 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             keyword_only = True
             shown.append("*")
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         default = "" if parameter.default is parameter.empty else f" = {_shown(parameter.default)}"
-        shown.append(f"{parameter.name}: {parameter.annotation}{default}")
+        shown.append(f"{stars}{parameter.name}: {parameter.annotation}{default}")
     result = "" if signature.return_annotation in ("None", signature.empty) else f" -> {signature.return_annotation}"
     line = f"{name}({', '.join(shown)}){result}"
     if len(line) <= _WIDTH:

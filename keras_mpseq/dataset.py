@@ -127,6 +127,11 @@ def dataset_of(elements: Elements) -> tf.data.Dataset:
     return dataset.with_options(quiet)
 
 
+def mapped(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    """Return *dataset* with *function* on its elements, in which there is nothing for AutoGraph to convert."""
+    return dataset.map(tf.autograph.experimental.do_not_convert(function))
+
+
 def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data.Dataset:
     signature = tuple(
         part for number, leaf in enumerate(spec.leaves) for part in _part_specs(leaf_name(spec.tree, number), leaf)
@@ -149,7 +154,7 @@ def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data
     dataset._keras_mpseq = elements
     if group > 1:
         dataset = dataset.unbatch()
-    return dataset if _is_flat(spec) else dataset.map(_assembler(spec))
+    return dataset if _is_flat(spec) else mapped(dataset, _assembler(spec))
 
 
 def group_of(elements: Elements, spec: ElementSpec) -> int:
@@ -242,9 +247,7 @@ def _assembler(spec: ElementSpec) -> Callable[..., Any]:
         ]
         return lists_to_tuples(optree.tree_unflatten(spec.tree, leaves))
 
-    # Traced as it is: there is nothing in it for AutoGraph to convert.
-    undecorated: Callable[..., Any] = tf.autograph.experimental.do_not_convert(assemble)
-    return undecorated
+    return assemble
 
 
 def _leaf_of(leaf: LeafSpec, parts: list[Any]) -> Any:

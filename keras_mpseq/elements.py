@@ -7,7 +7,7 @@ import functools
 import weakref
 from collections.abc import Callable, Iterator
 
-from keras_mpseq.errors import MpseqError, SequenceLengthError
+from keras_mpseq.errors import Failure, SequenceLengthError
 from keras_mpseq.run import Feed, Iteration, Parts
 from keras_mpseq.spec import ElementSpec
 
@@ -19,9 +19,10 @@ class Elements:
         feed: Where batches come from.
         length: Of the sequence in every epoch; None where it may vary.
         probe: How many batches are built to learn the spec. Dimensions in which they differ vary.
+        failure: Where to keep an error that ends an iteration.
     """
 
-    def __init__(self, feed: Feed, length: int | None, probe: int = 1) -> None:
+    def __init__(self, feed: Feed, length: int | None, probe: int = 1, failure: Failure | None = None) -> None:
         self._feed = feed
         self._length = length
         self._probe = probe
@@ -32,14 +33,15 @@ class Elements:
         """Called before each batch is taken, and before each iteration begins."""
         self.grouping = True
         """Small batches may go into TensorFlow several at a time."""
-        self._ended_by: tuple[MpseqError, BaseException | None] | None = None
+        self._failure = failure or Failure()
 
     def spec(self) -> ElementSpec:
         """Return the declared spec, or that of the first batches, which wait for the first iteration."""
         if self._feed.spec is None:
             try:
-                self._ahead = Iteration(self._feed)
-                self._probed(self._ahead.peek(self._probe))
+                with self._failure.watched():
+                    self._ahead = Iteration(self._feed)
+                    self._probed(self._ahead.peek(self._probe))
             except BaseException:
                 self._feed.close()
                 raise
@@ -67,27 +69,14 @@ class Elements:
     @contextlib.contextmanager
     def epoch(self) -> Iterator[Iteration]:
         """Begin an epoch, or the one that was begun to learn the spec; end it with the block."""
-        if self.before_batch:
-            self.before_batch()
-        iteration = self._begin()
-        iteration.before_batch = self.before_batch
-        self._latest, self._number = weakref.ref(iteration), iteration.epoch
-        try:
-            yield iteration
-        except MpseqError as error:
-            self._ended_by = error, error.__cause__
-            raise
-        finally:
-            iteration.close()
-
-    @property
-    def error(self) -> MpseqError | None:
-        """What ended an iteration last, with its cause: TensorFlow tells the text only, and takes the cause away."""
-        if self._ended_by is None:
-            return None
-        error, cause = self._ended_by
-        error.__cause__ = cause
-        return error
+        with self._failure.watched():
+            if self.before_batch:
+                self.before_batch()
+            iteration = self._begin()
+            iteration.before_batch = self.before_batch
+            self._latest, self._number = weakref.ref(iteration), iteration.epoch
+            with contextlib.closing(iteration):
+                yield iteration
 
     @property
     def under_way(self) -> Iteration | None:

@@ -107,6 +107,35 @@ def scarce(what: str) -> Iterator[None]:
         ) from error
 
 
+class Failure:
+    """The error that ended something, kept with its cause.
+
+    Others lose them on the way to the user: TensorFlow tells the text only, and Keras's filter of tracebacks raises
+    `from None`.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[MpseqError, BaseException | None] | None = None
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Keep the error that ends the block."""
+        try:
+            yield
+        except MpseqError as error:
+            self._kept = error, error.__cause__
+            raise
+
+    @property
+    def error(self) -> MpseqError | None:
+        """The error that was kept last, if any, as it was."""
+        if self._kept is None:
+            return None
+        error, cause = self._kept
+        error.__cause__ = cause
+        return error
+
+
 class UserCodeError(MpseqError):
     """`__getitem__`, a hook or a resource raised; the original exception is the cause where it pickles."""
 

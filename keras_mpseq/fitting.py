@@ -12,24 +12,27 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
-from keras_mpseq.errors import MpseqError
+from keras_mpseq.errors import Failure
 from keras_mpseq.local import Safe, local_of
 
 KERAS_2 = ("workers", "use_multiprocessing", "max_queue_size")
 """Arguments of fit, evaluate and predict in Keras 2; in Keras 3 they are the sequence's."""
 METHODS = ("fit", "evaluate", "predict")
+_VALIDATES = ("_eval_epoch_iterator", "_eval_data_handler")
+"""What a model of Keras 3 and of tf_keras keeps for validation, during `fit`."""
+everywhere = False
+"""Sequences of any class that ask for processes use ours (`install`)."""
 
 
 class Adapter(Protocol):
     """What a session knows of an adapter."""
 
     @property
-    def error(self) -> MpseqError | None:
-        """What ended an iteration; TensorFlow tells its text only."""
-
-    @property
     def coming_epoch(self) -> int:
         """Number of the epoch that would begin next."""
+
+    def end_epoch(self) -> None:
+        """Run the hook, if an epoch has begun."""
 
     def close(self) -> None:
         """End the workers."""
@@ -45,6 +48,8 @@ class Session:
 
     def __init__(self, x: Any, initial_epoch: int | None) -> None:
         self.adapters: list[Adapter] = []
+        self.failure = Failure()
+        """The error of any of them."""
         self._x = x
         self._initial_epoch = initial_epoch
         self._trained: Adapter | None = None
@@ -73,9 +78,13 @@ class Session:
         _stack().remove(self)
         if self._trained is not None:
             local_of(self._x).fitted = self._trained.coming_epoch
-        for adapter in self.adapters:
-            adapter.close()
-        ours = next((adapter.error for adapter in self.adapters if adapter.error is not None), None)
+        try:
+            for adapter in self.adapters if error is None else ():
+                adapter.end_epoch()  # Trainers do not end the epoch in which training was stopped.
+        finally:
+            for adapter in self.adapters:
+                adapter.close()
+        ours = self.failure.error
         if isinstance(error, Exception) and ours is not None and error is not ours and ours.message in str(error):
             ours.__suppress_context__ = True
             raise ours
@@ -112,9 +121,20 @@ def _wrapped(name: str, original: Callable[..., Any], keras_3: bool) -> Callable
         if keras_3 and old and isinstance(x, Safe):
             raise TypeError(keras_2_message(name, type(x).__name__, old))
         with Session(x, kwargs.get("initial_epoch", 0) if name == "fit" else None):
-            return original(self, x, *args, **kwargs)
+            try:
+                return original(self, x, *args, **kwargs)
+            finally:
+                if name == "fit" and outermost_session():
+                    _forget_validation(self)
 
     return call
+
+
+def _forget_validation(model: Any) -> None:
+    """Drop what `fit`, ended by an error, leaves for its next epoch: the next call would validate with it."""
+    for name in _VALIDATES:
+        if getattr(model, name, None) is not None:
+            delattr(model, name)
 
 
 def keras_2_message(method: str, kind: str, arguments: dict[str, Any]) -> str:

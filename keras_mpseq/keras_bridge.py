@@ -8,8 +8,8 @@ there when `SafeSequence` is first used; nothing of Keras changes for other clas
 from __future__ import annotations
 
 import functools
-import importlib
-import os
+import importlib.abc
+import importlib.util
 import sys
 import warnings
 import weakref
@@ -29,6 +29,7 @@ from keras_mpseq.pipeline import Pipeline, worker_count
 from keras_mpseq.spec import lists_to_tuples
 
 _NAME = "PyDatasetAdapter"
+_LEGACY = "tf_keras"
 _joined = False
 
 
@@ -67,6 +68,8 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
     def serve(self, iterator: EpochIterator) -> None:
         """Learn which iterator of the trainer takes the batches."""
         self._trainers = weakref.ref(iterator)
+        # Where steps_per_epoch cuts a pass, no batch may be taken before the hook of its epoch.
+        self.elements.grouping = iterator.steps_per_epoch is None
 
     @property
     def num_batches(self) -> int | None:
@@ -166,28 +169,49 @@ def join() -> None:
     setattr(data_adapters, _NAME, dispatch)
     EpochIterator.__init__ = begin_and_tell
     fitting.wrap(keras.Model, keras_3=True)
-    if os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
-        importlib.import_module("keras_mpseq.legacy_bridge").join()
+    if _LEGACY in sys.modules:
+        _join_legacy()
+    else:
+        sys.meta_path.insert(0, _LegacyFinder())
+
+
+def _join_legacy() -> None:
+    importlib.import_module("keras_mpseq.legacy_bridge").join()
+
+
+class _LegacyFinder(importlib.abc.MetaPathFinder):
+    """Joins tf_keras when it is imported, in whichever place the program does so: before its `fit` is called."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        """Find tf_keras as ever, and let it be joined at the end of its import."""
+        del path, target
+        if name != _LEGACY:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def execute_and_join(module: Any) -> None:
+                execute(module)
+                _join_legacy()
+
+            spec.loader.exec_module = execute_and_join  # type: ignore[method-assign]
+        return spec
 
 
 def install() -> None:
     """Let every `PyDataset` that asks for processes (`use_multiprocessing=True`) use ours in `fit`.
 
-    Also every `Sequence` of tf_keras, if that is imported, where `fit` is called with `use_multiprocessing=True`. For
-    code whose classes cannot be edited. Without it nothing changes for classes that are no `SafeSequence`.
+    Also every `Sequence` of tf_keras where `fit` is called with `use_multiprocessing=True`. For code whose classes
+    cannot be edited. Without it nothing changes for classes that are no `SafeSequence`.
     """
-    _switch(True)
+    fitting.everywhere = True
 
 
 def uninstall() -> None:
     """Undo `install`: Keras's own workers serve every class but `SafeSequence` again."""
-    _switch(False)
-
-
-def _switch(everywhere: bool) -> None:
-    fitting.everywhere = everywhere
-    if "tf_keras" in sys.modules:
-        importlib.import_module("keras_mpseq.legacy_bridge").join()
+    fitting.everywhere = False
 
 
 def fit(
@@ -227,11 +251,9 @@ def fit(
     initial_epoch = kwargs.get("initial_epoch", 0)
     count: Any = 0 if workers == 1 and not use_multiprocessing else workers
 
-    tf_keras: Any = sys.modules.get("tf_keras")
     legacy: Any = None
-    if tf_keras is not None and isinstance(model, tf_keras.Model):
+    if _LEGACY in sys.modules and isinstance(model, sys.modules[_LEGACY].Model):
         legacy = importlib.import_module("keras_mpseq.legacy_bridge")
-        legacy.join()
         kwargs["class_weight"] = class_weight  # There the trainer applies it.
 
     def adapter(sequence: Any, weight: Any, shuffled: bool) -> Any:
@@ -242,9 +264,10 @@ def fit(
         )
 
     with fitting.Session(x, initial_epoch):
+        training = adapter(x, class_weight, shuffle)  # The first of the session is what PipelineMonitor looks at.
         if validation_data is not None and _is_sequence(validation_data):
             validation_data = adapter(validation_data, None, False)
-        return model.fit(adapter(x, class_weight, shuffle), validation_data=validation_data, **kwargs)
+        return model.fit(training, validation_data=validation_data, **kwargs)
 
 
 def _is_sequence(data: Any) -> bool:

@@ -1,7 +1,8 @@
-"""A SafeSequence in `fit`, `evaluate` and `predict` of tf_keras, the Keras 2 API, runs on our workers.
+"""Sequences in `fit`, `evaluate` and `predict` of tf_keras, the Keras 2 API, run on our workers.
 
-tf_keras picks an adapter from one list; ours joins it, for SafeSequence only. The arguments `workers`,
-`use_multiprocessing` and `max_queue_size` of `fit` count where they are given, else what the sequence asks for.
+tf_keras picks an adapter from one list. In the place of its adapter of Sequences we put a dispatcher: ours for a
+SafeSequence, its own for anything else, unless `install` says so. The arguments `workers`, `use_multiprocessing` and
+`max_queue_size` of `fit` count where they are given, else what the sequence asks for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tf_keras
 from tf_keras.src.engine import data_adapter
 
 from keras_mpseq import fitting
+from keras_mpseq.dataset import mapped
 from keras_mpseq.local import Safe
 from keras_mpseq.pipeline import Pipeline, worker_count
 
@@ -20,44 +22,42 @@ _AHEAD = 10
 
 
 class LegacyAdapter(Pipeline, data_adapter.DataAdapter):  # type: ignore[misc]
-    """What the trainers of tf_keras see of a SafeSequence; arguments as they pass them."""
+    """What the trainers of tf_keras see of a sequence.
 
-    def __init__(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        sample_weights: Any = None,
-        shuffle: bool = False,
-        workers: int = 1,
-        use_multiprocessing: bool = False,
-        max_queue_size: int = _AHEAD,
-        steps: int | None = None,
-        **_: Any,
-    ) -> None:
+    Args:
+        x: The sequence.
+        workers: Processes; 0 means this one.
+        max_queue_size: Batches ready ahead; 0 means two for each worker.
+        shuffle: As in `fit`.
+    """
+
+    def __init__(self, x: Any, *, workers: int, max_queue_size: int, shuffle: bool) -> None:
         """Start the workers."""
-        for name, value in (("y", y), ("sample_weight", sample_weights)):
-            if not data_adapter.is_none_or_empty(value):
-                raise ValueError(f"{name} must be None for a SafeSequence, whose batches hold it.")
-        given = workers > 1 or use_multiprocessing
         super().__init__(
-            x,
-            workers=workers if given else worker_count(x),
-            ahead=max_queue_size if max_queue_size != _AHEAD else x.max_queue_size,
-            shuffle=bool(shuffle),
-            floatx=tf_keras.backend.floatx(),
+            x, workers=workers, ahead=max_queue_size, shuffle=bool(shuffle), floatx=tf_keras.backend.floatx()
         )
-        self._steps = steps
+        self._cut = False
         self.elements.before_batch = self._before_batch
         dataset = self.dataset(weighted=False)
-        # steps_per_epoch: a pass goes on in the next epoch, and after its end comes the next (DESIGN S12).
-        self._dataset = dataset.repeat() if steps is not None else dataset
+        # `adapt` of a layer takes an array as it is; so do the others.
+        spec = dataset.element_spec
+        alone = isinstance(spec, tuple) and len(spec) == 1 and not isinstance(spec[0], (tuple, dict))
+        self._dataset = mapped(dataset, lambda x: x) if alone else dataset
+
+    def take(self, steps: int | None) -> LegacyAdapter:
+        """Learn of `steps_per_epoch`: a pass then goes on in the next epoch, and starts anew at its end (S12)."""
+        self._cut = steps is not None
+        # Where a pass is cut, no batch may be taken before the hook of its epoch.
+        self.elements.grouping = not self._cut
+        if self._cut:
+            self._dataset = self._dataset.repeat()
+        return self
 
     @staticmethod
     def can_handle(x: Any, y: Any = None) -> bool:
         """Tell whether the data is ours."""
         del y
-        return isinstance(x, Safe)
+        return isinstance(x, (LegacyAdapter, Safe))
 
     def _before_batch(self) -> None:
         # Keras 2 tells of the ends of epochs only.
@@ -91,11 +91,44 @@ class LegacyAdapter(Pipeline, data_adapter.DataAdapter):  # type: ignore[misc]
 
     def should_recreate_iterator(self) -> bool:
         """Tell whether each epoch is a pass of its own."""
-        return self._steps is None
+        return not self._cut
+
+
+class _Dispatcher:
+    """Stands on the list of tf_keras in the place of *stock*, its adapter of Sequences."""
+
+    def __init__(self, stock: Any) -> None:
+        self.stock = stock
+
+    def can_handle(self, x: Any, y: Any = None) -> bool:
+        """Tell whether the data is a sequence, ours or theirs."""
+        return LegacyAdapter.can_handle(x) or bool(self.stock.can_handle(x, y))
+
+    def __call__(self, x: Any, y: Any = None, **settings: Any) -> Any:
+        """Return the adapter for the arguments of `fit`."""
+        if isinstance(x, LegacyAdapter):
+            return x.take(settings.get("steps"))
+        workers, processes = settings.get("workers", 1), settings.get("use_multiprocessing", False)
+        if not (isinstance(x, Safe) or (fitting.everywhere and processes)):
+            return self.stock(x, y, **settings)
+        for name, value in (("y", y), ("sample_weight", settings.get("sample_weights"))):
+            if not data_adapter.is_none_or_empty(value):
+                raise ValueError(f"{name} must be None for a sequence, whose batches hold it.")
+        ahead = settings.get("max_queue_size", _AHEAD)
+        return LegacyAdapter(
+            x,
+            workers=workers if workers > 1 or processes else worker_count(x),
+            max_queue_size=ahead if ahead != _AHEAD else getattr(x, "max_queue_size", ahead),
+            shuffle=settings.get("shuffle", False),
+        ).take(settings.get("steps"))
+
+
+_dispatcher = _Dispatcher(data_adapter.KerasSequenceAdapter)
 
 
 def join() -> None:
-    """Put the adapter on the list of tf_keras, and the wrappers on its `Model`; once."""
-    if LegacyAdapter not in data_adapter.ALL_ADAPTER_CLS:
-        data_adapter.ALL_ADAPTER_CLS.append(LegacyAdapter)
+    """Put the dispatcher on the list of tf_keras, and the wrappers on its `Model`; once."""
+    adapters = data_adapter.ALL_ADAPTER_CLS
+    if _dispatcher.stock in adapters:
+        adapters[adapters.index(_dispatcher.stock)] = _dispatcher
         fitting.wrap(tf_keras.Model, keras_3=False)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from typing import Any
 
 import keras
 
 from keras_mpseq import fitting
+from keras_mpseq.options import cores
 from keras_mpseq.run import Stats
 
 _ENOUGH = 0.05
@@ -24,7 +24,7 @@ class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     Adds to the logs of each epoch: `data_wait_s` (seconds), `data_wait_share` (of the time of training steps, 0 to
     1), `batches_per_s`, and `worker_restarts`. `History` has them always; put the monitor before callbacks such as
     `CSVLogger` and `TensorBoard` that are to have them too. At the end of training it says in one sentence whether
-    data is the bottleneck.
+    data is the bottleneck; the attribute `sentence` holds it. Works in `fit` of Keras 3 and of tf_keras.
 
     Args:
         verbose: Print the sentence; else it goes to the logger `keras_mpseq` only.
@@ -35,6 +35,11 @@ class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         ```
     """
 
+    # tf_keras asks for these: without the first it would fetch the metrics from the device after each step.
+    _supports_tf_logs = True
+    _implements_train_batch_hooks = staticmethod(lambda: True)
+    _implements_test_batch_hooks = _implements_predict_batch_hooks = staticmethod(lambda: False)
+
     def __init__(self, verbose: bool = True) -> None:
         """Begin with nothing measured."""
         super().__init__()
@@ -42,7 +47,7 @@ class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._adapter: Any = None
         self._before: Stats | None = None
         self._began = self._latest = 0.0
-        self._batches = 0
+        self._batches = self._first = self._restarts = 0
         self._waited_s = self._took_s = 0.0
         self.sentence = ""
         """What was said at the end of training."""
@@ -52,6 +57,8 @@ class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         session = fitting.outermost_session()
         self._adapter = session.adapters[0] if session and session.adapters else None
         self._waited_s = self._took_s = 0.0
+        self._restarts = 0
+        self.sentence = ""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin to measure."""
@@ -77,33 +84,36 @@ class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         waited_s = min(now.waited_s - self._before.waited_s, took_s)
         self._took_s += took_s
         self._waited_s += waited_s
+        # Not from the beginning of the epoch: workers build, and may be lost, before the first one begins.
+        restarts, self._restarts = now.restarts - self._restarts, now.restarts
         if logs is not None:
             logs["data_wait_s"] = waited_s
             logs["data_wait_share"] = waited_s / took_s
             logs["batches_per_s"] = self._batches / took_s
-            logs["worker_restarts"] = now.restarts - self._before.restarts
+            logs["worker_restarts"] = restarts
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Say whether data is the bottleneck."""
         if self._adapter is None:
             self.sentence = "PipelineMonitor measures SafeSequence and keras_mpseq.fit only; this fit had neither."
         elif self._took_s:
-            self.sentence = advice(self._adapter.stats().workers, self._waited_s / self._took_s, os.cpu_count() or 1)
+            self.sentence = advice(self._adapter.stats().workers, self._waited_s / self._took_s, cores())
         self._adapter = None
         log.info("%s", self.sentence)
         if self._verbose and self.sentence:
             print(self.sentence)
 
 
-def advice(workers: int, share: float, cores: int) -> str:
-    """Return the sentence for a share of waiting, from 0 to 1."""
+def advice(workers: int, share: float, available: int) -> str:
+    """Return the sentence for a share of waiting, from 0 to 1, with so many cores *available*."""
     if share < _ENOUGH:
         return f"Data is not the bottleneck: the model waited for it {share:.0%} of the time."
-    begin = f"The model waited for data {share:.0%} of the time: {workers} worker{'' if workers == 1 else 's'}"
-    # Workers that take (1 - share) of the time they take now feed the model without a wait.
-    needed = max(workers + 1, math.ceil(max(workers, 1) / max(1 - share, 0.01)))
-    if needed <= cores:
+    begin = f"The model waited for data {share:.0%} of the time: {workers or 'no'} worker{'' if workers == 1 else 's'}"
+    # Workers that take (1 - share) of the time they take now feed the model without a wait. Without workers, building
+    # took a share of the time, and will go on beside the model.
+    needed = max(workers + 1, math.ceil((workers or share) / max(1 - share, 0.01)))
+    if needed <= available:
         return f"{begin}, try {needed}."
-    if workers < cores:
-        return f"{begin}, try {cores}, as many as there are cores; {needed} would be needed."
-    return f"{begin} on {cores} core{'' if cores == 1 else 's'}, so make __getitem__ faster, or use more cores."
+    if workers < available:
+        return f"{begin}, try {available}, as many as there are cores; {needed} would be needed."
+    return f"{begin} on {available} core{'' if available == 1 else 's'}, so make __getitem__ faster, or use more cores."

@@ -17,7 +17,7 @@ from keras_mpseq import fitting
 from keras_mpseq.build import call_hook
 from keras_mpseq.codec import leaf_name
 from keras_mpseq.elements import Elements
-from keras_mpseq.errors import MpseqError, SpecMismatchError, UserCodeError
+from keras_mpseq.errors import Failure, SpecMismatchError, UserCodeError
 from keras_mpseq.loader import feed_of
 from keras_mpseq.local import set_epoch
 from keras_mpseq.options import check_sequence, checked, length_of
@@ -52,22 +52,19 @@ class Pipeline:
         )
         first = session.first_epoch(x) if session else 0
         self._sequence = x
-        self._within = self._early = self._whole = False
+        self._within = self._early = False
         self.ended_once = False
         """An epoch of Keras has ended."""
-        self._feed = feed_of(
-            x,
-            dataclasses.replace(options, hooks=False, first_epoch=first, doubles=np.dtype(floatx)),
-            fixed=False,
-        )
-        self.elements = Elements(self._feed, None, _PROBE)
+        self._failure = session.failure if session else Failure()
+        with self._failure.watched():
+            self._feed = feed_of(
+                x,
+                dataclasses.replace(options, hooks=False, first_epoch=first, doubles=np.dtype(floatx)),
+                fixed=False,
+            )
+        self.elements = Elements(self._feed, None, _PROBE, self._failure)
         if session:
             session.add(self, x)
-
-    @property
-    def error(self) -> MpseqError | None:
-        """What ended an iteration; TensorFlow tells its text only."""
-        return self.elements.error
 
     @property
     def coming_epoch(self) -> int:
@@ -97,7 +94,6 @@ class Pipeline:
     def begin_epoch(self) -> None:
         """Run the hook, and let the workers have what it changed."""
         self._within = True
-        self._whole = self.elements.under_way is None
         if self._early:
             self._early = False
         else:
@@ -110,8 +106,6 @@ class Pipeline:
         if not self._within:
             return
         self._within, self.ended_once = False, True
-        # From now on it is known that steps_per_epoch does not cut a pass, so that no batch is taken too early.
-        self.elements.grouping = self._whole and self.elements.under_way is None
         self._call("on_epoch_end")
 
     def begin_again(self) -> None:
@@ -126,26 +120,26 @@ class Pipeline:
         if hook == "on_epoch_end" and not iteration:
             number -= 1
         set_epoch(self._sequence, number)
-        try:
-            call_hook(self._sequence, hook)
-        except UserCodeError as error:
-            error.epoch = number
-            raise
+        with self._failure.watched():
+            try:
+                call_hook(self._sequence, hook)
+            except UserCodeError as error:
+                error.epoch = number
+                raise
 
     # --- batches ---
 
     def dataset(self, weighted: bool) -> Any:
         """Return a `tf.data.Dataset` of tuples or dicts; each iteration is a pass."""
-        from keras_mpseq.dataset import dataset_of
+        from keras_mpseq.dataset import dataset_of, mapped
 
         if not self._within and not self._early:
             # The first batches are built now, to learn the spec; the hook is to come before them.
             self._early = True
             self._call("on_epoch_begin")
-        self.elements.grouping = False
         dataset = dataset_of(self.elements)
         spec = self.checked_spec(weighted)
-        return dataset.map(lambda x: (x,)) if spec.tree.num_nodes == 1 else dataset
+        return mapped(dataset, lambda x: (x,)) if spec.tree.num_nodes == 1 else dataset
 
     def checked_spec(self, weighted: bool) -> ElementSpec:
         """Return the spec, once a batch was built.

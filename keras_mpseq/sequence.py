@@ -7,9 +7,7 @@ value, finds whichever belongs to the process.
 
 from __future__ import annotations
 
-import importlib
 import operator
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +86,6 @@ class SafeSequence(_Base, Safe):
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> SafeSequence:
         """Give every instance its defaults, also when a subclass does not call `super().__init__`."""
-        if "tf_keras" in sys.modules and not role.in_worker:
-            importlib.import_module("keras_mpseq.legacy_bridge").join()
         self = super().__new__(cls)
         self.seed = 0
         self._workers = 1

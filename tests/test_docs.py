@@ -18,7 +18,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *(REPOSITORY / "docs").rglob("*.md")])
-PAGE_S = 50.0
+PAGE_S = 55.0
 """For a page to run; reached only by a hang, and before faulthandler's own time-out."""
 _SETUP, _END = "<!-- setup", "-->"
 _EXCUSE = re.compile(r"<!-- not run: \S.* -->")

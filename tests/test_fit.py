@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 import keras
 import numpy as np
 import psutil
 import pytest
+from keras.src.layers.preprocessing import normalization
 from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-from keras_mpseq import Loader, UserCodeError
+import keras_mpseq
+from keras_mpseq import Loader, PayloadError, UserCodeError
 from keras_mpseq.keras_bridge import SafeSequenceAdapter, worker_count
-from tests.fit_sequence import Noisy
+from tests.fit_sequence import Noisy, OnlyX
 
 
 def _model() -> keras.Model:
@@ -76,13 +80,6 @@ def test_no_process_remains_after_fit_and_after_an_error_in_it() -> None:
 
 
 def test_other_datasets_have_keras_own_adapter() -> None:
-    class Plain(keras.utils.PyDataset):
-        def __len__(self) -> int:
-            return 2
-
-        def __getitem__(self, index: int) -> Any:
-            return np.zeros((2, 4)), np.zeros(2)
-
     assert type(data_adapters.get_data_adapter(Plain())) is PyDatasetAdapter
     assert type(data_adapters.get_data_adapter(Noisy())) is SafeSequenceAdapter
 
@@ -93,3 +90,150 @@ def test_other_datasets_have_keras_own_adapter() -> None:
 )
 def test_workers_mean_processes(workers: int, use_multiprocessing: bool | None, processes: int) -> None:
     assert worker_count(Noisy(workers=workers, use_multiprocessing=use_multiprocessing)) == processes
+
+
+class Plain(keras.utils.PyDataset):
+    """A class that cannot be edited; every y is the process that built it."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        return np.full((4, 4), index, np.float32), np.full((4, 1), os.getpid(), np.int64)
+
+
+class Labels(keras.Model):
+    """Keeps the first y of every batch; a dense layer is trained on x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: list[float] = []
+        self.compile(run_eagerly=True)
+
+    def train_step(self, data: Any) -> Any:
+        self.labels.append(data[1].numpy().flat[0].item())
+        return {"loss": keras.ops.zeros(())}
+
+    test_step = train_step
+
+
+def _labels(x: Any, **settings: Any) -> list[float]:
+    model = Labels()
+    model.fit(x, verbose=0, **settings)
+    return model.labels
+
+
+def test_the_order_is_a_permutation_keyed_by_seed_and_epoch() -> None:
+    epochs = np.reshape(_labels(Noisy(workers=2, seed=3), epochs=3), (3, 10)).tolist()
+    assert [sorted(epoch) for epoch in epochs] == [[*range(10)]] * 3
+    assert len({tuple(epoch) for epoch in [*epochs, range(10)]}) == 4
+    assert np.reshape(_labels(Noisy(workers=0, seed=3), epochs=3), (3, 10)).tolist() == epochs
+    assert np.reshape(_labels(Noisy(workers=2, seed=4), epochs=3), (3, 10)).tolist() != epochs
+
+
+def test_fitting_again_goes_on_counting_and_initial_epoch_says_where() -> None:
+    sequence = Noisy(workers=2)
+    first, second = _labels(sequence, epochs=2), _labels(sequence)
+    assert sequence.hooks == ["begin 0", "end 0", "begin 1", "end 1", "begin 2", "end 2"]
+    assert first[10:] != second
+    resumed = Noisy(workers=2)
+    assert _labels(resumed, epochs=2, initial_epoch=1) == first[10:]
+    assert resumed.hooks == ["begin 1", "end 1"]
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(2, 2), (0, 0), (1, 1)])
+def test_fit_takes_the_old_spelling_for_any_sequence(workers: int, processes: int) -> None:
+    model = Labels()
+    history = keras_mpseq.fit(
+        model, Plain(), workers=workers, use_multiprocessing=True, max_queue_size=4, epochs=2, validation_data=Plain()
+    )
+    trained_and_tested = set(model.labels)
+    assert len(model.labels) == 24
+    assert sorted(history.history) == ["loss", "val_loss"]
+    assert (os.getpid() in trained_and_tested) is not bool(processes)
+    assert len(trained_and_tested) <= max(2 * processes, 1)  # Training and validation have workers of their own.
+
+
+def test_fit_without_processes_stays_in_this_one() -> None:
+    model = Labels()
+    keras_mpseq.fit(model, Plain(), workers=1, use_multiprocessing=False, verbose=0)
+    assert model.labels == [os.getpid()] * 6
+
+
+def test_install_and_uninstall() -> None:
+    asks, does_not = Plain(workers=2, use_multiprocessing=True), Plain(workers=2)
+    keras_mpseq.install()
+    try:
+        assert type(data_adapters.get_data_adapter(does_not)) is PyDatasetAdapter
+        assert os.getpid() not in _labels(asks)
+    finally:
+        keras_mpseq.uninstall()
+    assert type(data_adapters.get_data_adapter(asks)) is PyDatasetAdapter
+
+
+@pytest.mark.skipif(
+    not hasattr(normalization, "PyDataset"), reason="Layers of Keras before 3.13 adapt to no PyDataset at all."
+)
+def test_normalization_adapts_to_a_sequence() -> None:
+    layers = []
+    for workers in (0, 2):
+        layer = keras.layers.Normalization()
+        layer.adapt(OnlyX(workers=workers))
+        layers.append([np.asarray(value).tolist() for value in (layer.mean, layer.variance)])
+    assert layers[0] == layers[1]
+    every = np.concatenate([OnlyX()[index] for index in range(4)])
+    np.testing.assert_allclose(np.ravel(layers[0][0]), every.mean(0), rtol=1e-5)
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_several_devices() -> None:
+    """MirroredStrategy cuts each batch into shares, one for each device."""
+    import tensorflow as tf
+
+    losses = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["/cpu:0"])):
+        with strategy.scope():
+            model = _model()
+        losses.append(model.fit(Noisy(workers=2), epochs=2, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+class Raises(keras.callbacks.Callback):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no more"), SystemExit(3)], ids=repr)
+def test_no_worker_outlives_an_error_in_a_callback(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        _model().fit(Noisy(workers=2), validation_data=Noisy(workers=2), verbose=0, callbacks=[Raises(error)])
+    assert caught.value is error
+    assert not psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("method", ["evaluate", "predict"])
+def test_errors_of_evaluate_and_predict(method: str) -> None:
+    with pytest.raises(UserCodeError, match="ValueError: broken") as caught:
+        getattr(_model(), method)(Noisy(workers=2, broken=5), verbose=0)
+    assert caught.value.index == 5
+    assert "in __getitem__" in caught.value.traceback
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_an_error_in_the_validation_data() -> None:
+    with pytest.raises(UserCodeError, match="ValueError: broken"):
+        _model().fit(Noisy(workers=2), validation_data=Noisy(workers=2, broken=9), verbose=0)
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_sequence_that_cannot_travel() -> None:
+    """Keras filters tracebacks by `raise ... from None`; the cause is there all the same."""
+    sequence = Noisy(workers=2)
+    sequence.lock = threading.Lock()
+    with pytest.raises(PayloadError, match=r"seq\.lock") as caught:
+        _model().fit(sequence, verbose=0)
+    assert isinstance(caught.value.__cause__, TypeError)

@@ -4,6 +4,9 @@ From the root of the repository: `python -m tests.bench [--quick] [--only big,ti
 
 Each measurement is a process of its own. One after another they take turns, ours and every peer, and then all again:
 what else the machine does meanwhile falls on all of them alike. The table has the medians.
+
+`--only stock` is another table, of what goes wrong: the scenarios on stock Keras and on ours. It is no part of the
+whole, because some of them hang on stock Keras until their time is up.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.bench import report
+from tests.bench import report, stock
 from tests.bench.claims import GROUPS, Claim, claims
 from tests.bench.running import Outcome, Run, measure
 from tests.bench.throughput import CPU_BATCH_S, UNTIMED
 from tests.bench.workloads import WORKERS
 
+_STOCK = "stock"
 _REPETITIONS = 3
 _WIDTH = 130
 """Columns of a table that goes to a file or a pipe."""
@@ -35,6 +39,9 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
+    if arguments.only == [_STOCK]:
+        stock.compare(console, arguments.markdown)
+        return
     machine = report.machine()  # Before the load is our own.
     rows = [claim for claim in claims(arguments.quick) if claim.group in arguments.only]
     loops = 0
@@ -64,12 +71,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmarks of keras_mpseq.")
     parser.add_argument("--quick", action="store_true", help="one repetition and a fifth of the batches")
     parser.add_argument("--repetitions", type=int, help=f"of each measurement; {_REPETITIONS} unless --quick")
-    parser.add_argument("--only", default=",".join(GROUPS), help=f"groups of rows, of {','.join(GROUPS)}")
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"groups of rows, of {','.join(GROUPS)}; or {_STOCK}")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there as well")
     arguments = parser.parse_args()
     arguments.only = arguments.only.split(",")
-    if unknown := set(arguments.only) - set(GROUPS):
-        parser.error(f"--only takes {','.join(GROUPS)}, got {','.join(sorted(unknown))}.")
+    if arguments.only != [_STOCK] and (unknown := set(arguments.only) - set(GROUPS)):
+        parser.error(f"--only takes {','.join(GROUPS)}, or {_STOCK} alone, got {','.join(sorted(unknown))}.")
     if arguments.repetitions is None:
         arguments.repetitions = 1 if arguments.quick else _REPETITIONS
     if arguments.repetitions < 1:

@@ -11,10 +11,28 @@ Kind = Literal["times faster", "times the time", "share", "limit"]
 """Faster: theirs / ours, at least. Time: ours / theirs, at most. Share: of their speed, at least. Limit: at most."""
 
 _COUNTS: dict[str, dict[str, int]] = {
-    "held": {"ours": 400, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
+    "held": {
+        "ours": 400,
+        "keras": 40,
+        "torch": 100,
+        "grain": 100,
+        "datasets": 40,
+        "fit-ours": 400,
+        "fit-keras": 40,
+    },
     "touched": {"ours-in-place": 800, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
     "filled": {"ours": 300, "ours-in-place": 400, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
-    "tiny": {"ours": 5000, "slices": 5000, "keras": 2000, "torch": 1000, "grain": 1000, "datasets": 1000},
+    "tiny": {
+        "ours": 5000,
+        "slices": 5000,
+        "keras": 2000,
+        "torch": 1000,
+        "grain": 1000,
+        "datasets": 1000,
+        "fit-ours": 3000,
+        "fit-keras": 1000,
+        "fit-keras-single": 3000,
+    },
     "work": dict.fromkeys(("ours", "bare", "keras", "keras-single", "torch", "grain", "datasets"), 600),
 }
 """Batches, for about a second or two in each: slow participants get fewer."""
@@ -37,7 +55,7 @@ class Claim:
 
 def claims(quick: bool) -> list[Claim]:
     """Return all rows in the order of the table."""
-    return [*_big(quick), *_tiny(quick), *_cpu(quick), *_moments()]
+    return [*_big(quick), *_tiny(quick), *_fit(quick), *_cpu(quick), *_moments()]
 
 
 def _run(participant: str, workload: str, quick: bool) -> Run:
@@ -70,6 +88,16 @@ def _tiny(quick: bool) -> list[Claim]:
             Claim("tiny", "1 KB", ours, _run(peer, "tiny", quick), "times faster")
             for peer in ("torch", "grain", "datasets")
         ),
+    ]
+
+
+def _fit(quick: bool) -> list[Claim]:
+    """Keras with one worker is Keras in one process."""
+    big, tiny = _run("fit-ours", "held", quick), _run("fit-ours", "tiny", quick)
+    return [
+        Claim("fit", "fit, 19 MB", big, _run("fit-keras", "held", quick), "times faster", 10.0),
+        Claim("fit", "fit, 1 KB", tiny, _run("fit-keras", "tiny", quick), "times faster"),
+        Claim("fit", "fit, 1 KB", tiny, _run("fit-keras-single", "tiny", quick), "times the time", 1.0),
     ]
 
 
@@ -107,4 +135,4 @@ def _moments() -> list[Claim]:
     ]
 
 
-GROUPS = ("big", "tiny", "cpu", "first", "replace", "memory", "gap")
+GROUPS = ("big", "tiny", "fit", "cpu", "first", "replace", "memory", "gap")

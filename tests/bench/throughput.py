@@ -20,6 +20,10 @@ _COPIES = 50
 
 def seconds_per_batch(participant: str, workload: str, count: int, loops: int) -> float:
     """Iterate *count* timed batches of *workload* eagerly, through tf.data."""
+    if participant.startswith("fit-"):
+        from tests.bench.training import seconds_per_step
+
+        return seconds_per_step(participant, make(workload, count + UNTIMED, loops))
     from tests.bench.participants import PARTICIPANTS
 
     sequence: Batches
