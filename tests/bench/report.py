@@ -21,6 +21,8 @@ COLUMNS = ("what", "ours", "peer or limit", "ratio", "required", "met")
 NAMES = {
     "keras": "Keras, 2 processes",
     "keras-single": "Keras, 1 process",
+    "fit-keras": "Keras, 2 processes",
+    "fit-keras-single": "Keras, 1 process",
     "torch": "torch DataLoader",
     "grain": "grain",
     "datasets": "datasets",

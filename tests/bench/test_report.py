@@ -73,3 +73,10 @@ def test_markdown_is_one_table():
     assert text.splitlines()[0] == "Machine: one."
     assert f"| {' | '.join(COLUMNS)} |" in text and "- Note." in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_every_row_can_be_told():
+    for claim in claims(quick=False):
+        assert claim.group in GROUPS
+        both = [run for run in (claim.ours, claim.other) if isinstance(run, Run)]
+        assert row(claim, {run: [Outcome(0.001)] for run in both}).ratio != "-"

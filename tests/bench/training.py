@@ -54,7 +54,7 @@ def dataset_of(participant: str, sequence: Batches, workers: int, use_multiproce
 
     class Wrapped(base):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=2 * WORKERS)
+            super().__init__(workers=workers, use_multiprocessing=use_multiprocessing)
             self.sequence = sequence
 
         def __len__(self) -> int:
