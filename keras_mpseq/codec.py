@@ -5,7 +5,7 @@ own only part, a RaggedTensor is flat values and row splits, a list of strings i
 what travels; `Structure` says how to put them together again, and is sent only when it changes.
 
 Numpy alone knows every numeric dtype, bfloat16 and its kin included (ml_dtypes). TensorFlow and SciPy are looked
-up in `sys.modules`: a leaf can be theirs only if they are loaded already (DESIGN S4).
+up in `sys.modules`: a leaf can be theirs only if they are loaded already (decision S4).
 """
 
 from __future__ import annotations

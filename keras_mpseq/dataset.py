@@ -2,7 +2,7 @@
 
 Large batches go into TensorFlow one by one and without a copy: their arrays lie, aligned, over a slot. Small batches
 go in groups, because one step of a Python generator costs TensorFlow more (0.2 ms) than the batch: what is ready is
-stacked, and `unbatch` takes it apart in C++ (DESIGN S13).
+stacked, and `unbatch` takes it apart in C++ (decision S13).
 """
 
 from __future__ import annotations

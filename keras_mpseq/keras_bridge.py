@@ -1,4 +1,4 @@
-"""A SafeSequence in `fit`, `evaluate` and `predict` of Keras 3 runs on our workers (DESIGN S11).
+"""A SafeSequence in `fit`, `evaluate` and `predict` of Keras 3 runs on our workers (decision S11).
 
 Keras picks the adapter of a PyDataset by one name, `PyDatasetAdapter` in `keras.src.trainers.data_adapters`. There we
 put a dispatcher: for a SafeSequence it returns an adapter over our workers, for anything else Keras's own. It is put

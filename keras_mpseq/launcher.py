@@ -1,6 +1,6 @@
 """How a worker process comes to be: forked from a template process, or spawned.
 
-Both start children with exec, never with fork, of the training process (DESIGN S1): the child's environment is set
+Both start children with exec, never with fork, of the training process (decision S1): the child's environment is set
 before it imports anything, it inherits no thread, lock or file but those that are named. Workers ask for nothing of
 `multiprocessing` and do not import `__main__`.
 """
@@ -131,7 +131,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class TemplateLauncher:
-    """Forks workers from a template (DESIGN S2). Starts it anew when it has died."""
+    """Forks workers from a template (decision S2). Starts it anew when it has died."""
 
     def __init__(
         self, setup: Setup, fds: Sequence[int], selector: selectors.BaseSelector, start_s: float | None

@@ -45,7 +45,7 @@ class LegacyAdapter(Pipeline, data_adapter.DataAdapter):  # type: ignore[misc]
         self._dataset = mapped(dataset, lambda x: x) if alone else dataset
 
     def take(self, steps: int | None) -> LegacyAdapter:
-        """Learn of `steps_per_epoch`: a pass then goes on in the next epoch, and starts anew at its end (S12)."""
+        """Learn of `steps_per_epoch`: a pass then goes on in the next epoch (decision S12)."""
         self._cut = steps is not None
         # Where a pass is cut, no batch may be taken before the hook of its epoch.
         self.elements.grouping = not self._cut

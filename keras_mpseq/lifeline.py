@@ -1,4 +1,4 @@
-"""No process outlives the one that needs it (DESIGN section 9, "orphan-proof").
+"""No process outlives the one that needs it.
 
 The training process holds the only writing end of a pipe, the *lifeline*, and never writes. When it is gone, for
 whatever reason, the kernel closes the pipe. On Linux the kernel then kills the holder of the reading end itself

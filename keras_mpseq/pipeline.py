@@ -1,13 +1,15 @@
 """Pipeline: a sequence as a trainer of Keras consumes it, epoch by epoch, whichever Keras it is.
 
 An epoch of Keras runs the hooks once. It is a whole pass over the sequence unless `steps_per_epoch` says otherwise;
-then the pass goes on in the next epoch, as in Keras with one process (DESIGN S12), and what the hooks changed counts
+then the pass goes on in the next epoch, as in Keras with one process (decision S12), and what the hooks changed counts
 from that epoch's first batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from keras_mpseq.options import check_sequence, checked, length_of
 from keras_mpseq.run import Stats
 from keras_mpseq.spec import ElementSpec, lists_to_tuples
 
+log = logging.getLogger("keras_mpseq")
 _PROBE = 2
 """Batches from which the spec is learned, as in Keras: dimensions in which they differ vary."""
 
@@ -173,6 +176,16 @@ class Pipeline:
 
 
 def worker_count(sequence: Any) -> int:
-    """Return how many processes *sequence* asks for; 0 means this one (DESIGN S15)."""
+    """Return how many processes *sequence* asks for; 0 means this one (decision S15)."""
     workers = int(sequence.workers)
+    if workers > 1 and sequence.use_multiprocessing is False:
+        _say_processes()
     return workers if workers > 1 or (workers == 1 and sequence.use_multiprocessing) else 0
+
+
+@functools.cache  # Once.
+def _say_processes() -> None:
+    log.warning(
+        "use_multiprocessing=False with workers above 1: keras_mpseq uses processes all the same, because threads "
+        "would share the state of the sequence. The batches are the same; workers=0 builds them in this process."
+    )

@@ -1,7 +1,7 @@
 """SafeSequence, the base class for the user's code.
 
 In the training process it is a real `keras.utils.PyDataset`. In a worker it stands on a light base with the same
-members, so that a worker does not load Keras for its sake (DESIGN S4); the user's class, which travels by name or by
+members, so that a worker does not load Keras for its sake (decision S4); the user's class, which travels by name or by
 value, finds whichever belongs to the process.
 """
 

@@ -1,4 +1,4 @@
-"""The versions of the sequence that workers have, in shared memory (DESIGN S8, S9).
+"""The versions of the sequence that workers have, in shared memory (decisions S8, S9).
 
 A version is the sequence's pickle and its large arrays, each in a segment of its own. Before an epoch the sequence is
 packed again and compared, byte for byte; only what changed gets a new segment. Two runs at a time may use two versions.

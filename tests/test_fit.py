@@ -15,7 +15,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 import keras_mpseq
-from keras_mpseq import Loader, PayloadError, UserCodeError
+from keras_mpseq import Loader, PayloadError, UserCodeError, pipeline
 from keras_mpseq.keras_bridge import SafeSequenceAdapter, worker_count
 from tests.fit_sequence import Noisy, OnlyX
 
@@ -38,7 +38,7 @@ def test_loss_curves_are_equal_to_the_last_bit() -> None:
     alone = _losses(workers=0)
     assert alone["loss"][0] != alone["loss"][1]
     assert _losses(workers=1, use_multiprocessing=True) == alone
-    assert _losses(workers=3) == alone
+    assert _losses(workers=4) == alone
 
 
 def test_shuffle_false_trains_in_order_and_true_does_not() -> None:
@@ -90,6 +90,16 @@ def test_other_datasets_have_keras_own_adapter() -> None:
 )
 def test_workers_mean_processes(workers: int, use_multiprocessing: bool | None, processes: int) -> None:
     assert worker_count(Noisy(workers=workers, use_multiprocessing=use_multiprocessing)) == processes
+
+
+def test_asking_for_threads_gets_processes_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline._say_processes.cache_clear()
+    for workers in (1, 3, 3):
+        worker_count(Noisy(workers=workers, use_multiprocessing=False))
+        worker_count(Noisy(workers=workers))
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "use_multiprocessing=False with workers above 1"
+    ]
 
 
 class Plain(keras.utils.PyDataset):

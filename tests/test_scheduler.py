@@ -1,7 +1,7 @@
 """The scheduler: a referee that knows the rules, a state machine that plays against it, and sharp examples.
 
-`Referee` keeps its own books from events and actions alone and checks every action against the rules of DESIGN
-section 4. The examples feed it too, so that they check all the rules besides their own. `test_scheduler_mutants.py`
+`Referee` keeps its own books from events and actions alone and checks every action against the rules.
+The examples feed it too, so that they check all the rules besides their own. `test_scheduler_mutants.py`
 runs everything here against broken schedulers, through the global name `Scheduler`.
 """
 
