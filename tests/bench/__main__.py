@@ -109,7 +109,8 @@ def _notes(outcomes: dict[Run, list[Outcome]], loops: int) -> list[str]:
     notes = [
         f"Every participant has {WORKERS} worker processes, runs in a process of its own, and is iterated eagerly as a "
         f"`tf.data.Dataset`; torch and grain feed `from_generator`.",
-        f"Figures are per batch in the steady state: the first {UNTIMED} batches, and so all start-up, are not timed.",
+        f"Figures are per batch in the steady state: the first {UNTIMED} batches, and so all start-up, are not timed; "
+        "among them Python's garbage of the imports is collected once, for every participant.",
         "19 MB is (32, 224, 224, 3) float32. Ready: the sequence returns an array it holds. self.empty: a few values "
         "of a new array are written; peers allocate it with np.empty. Written in full: copied from a small source.",
         "1 KB is (32, 8) float32. Gaps between epochs are the whole time from the last batch to the next one, "
