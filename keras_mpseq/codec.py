@@ -57,10 +57,10 @@ def take_apart(batch: object, doubles: np.dtype[Any] | None = None) -> tuple[Str
     """Return the structure of *batch* and its parts, without copying dense arrays.
 
     Args:
-        doubles: What the structure says in the place of float64; whoever places the parts casts them.
         batch: Tuples, lists, dicts, named tuples, nested; their leaves are numbers, strings, NumPy arrays of any
             numeric or string dtype, Tensors, RaggedTensors, SparseTensors, SciPy sparse matrices, or anything
             with `__array__`. None may stand in the place of a leaf, not of the batch.
+        doubles: What the structure says in the place of float64; whoever places the parts casts them.
 
     Raises:
         SpecMismatchError: The batch is None or holds no leaf.

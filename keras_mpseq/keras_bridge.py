@@ -125,8 +125,9 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
     def _batches(self) -> Iterator[Any]:
         weighted = self._class_weight is not None
         with self.elements.epoch() as iteration:
-            for parts in iteration:
-                self.checked_spec(weighted)
+            for number, parts in enumerate(iteration):
+                if not number:  # The spec is there with the first batch, and stays; each batch is checked against it.
+                    self.checked_spec(weighted)
                 batch = lists_to_tuples(parts.batch)
                 del parts
                 if not isinstance(batch, (tuple, dict)):
