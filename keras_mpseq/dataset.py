@@ -7,9 +7,13 @@ stacked, and `unbatch` takes it apart in C++ (decision S13).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
+import gc
+import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from math import prod
 from typing import Any
 
@@ -30,6 +34,20 @@ _GROUP_BELOW = 1 << 14
 _GROUP_MOST = 32
 _ROWS_UNKNOWN = 32
 """Taken for a dimension of unknown size when a declared spec is weighed."""
+_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_iterators_be() -> None:
+    """Keep iterators that are in use from being deleted while the interpreter ends, which may take for ever.
+
+    Deleting one waits for its threads. Python ends a thread that calls it during its own end, and TensorFlow then
+    waits for an answer that never comes: one Ctrl-C in twenty hung under load, with `prefetch` behind a generator.
+    """
+    if any(inspect.getgeneratorstate(generator) != inspect.GEN_CLOSED for generator in _generators):
+        for thing in gc.get_objects():
+            if isinstance(thing, tf.data.Iterator):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def to_dataset(
@@ -148,7 +166,9 @@ def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data
             raise PoolClosedError(
                 "The dataset was deleted", remedy="Keep what to_dataset returned for as long as you iterate it."
             )
-        return _one_by_one(living) if group == 1 else _in_groups(living, group)
+        generator = _one_by_one(living) if group == 1 else _in_groups(living, group)
+        _generators.add(generator)
+        return generator
 
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     dataset._keras_mpseq = elements
@@ -177,7 +197,7 @@ def _as_tensorflow_knows_it() -> Iterator[None]:
         raise alike(str(error)) from error
 
 
-def _one_by_one(elements: Elements) -> Iterator[tuple[Array, ...]]:
+def _one_by_one(elements: Elements) -> Generator[tuple[Array, ...], None, None]:
     """Yield each batch as a tuple of its parts."""
     with _as_tensorflow_knows_it(), elements.epoch() as iteration:
         for parts in iteration:
@@ -185,7 +205,7 @@ def _one_by_one(elements: Elements) -> Iterator[tuple[Array, ...]]:
             del parts  # Nothing of ours may hold the slot.
 
 
-def _in_groups(elements: Elements, most: int) -> Iterator[tuple[Array, ...]]:
+def _in_groups(elements: Elements, most: int) -> Generator[tuple[Array, ...], None, None]:
     """Yield batches of equal shapes, as many as are ready, stacked."""
     with _as_tensorflow_knows_it(), elements.epoch() as iteration:
         while group := iteration.next_ready(most if elements.grouping else 1, _shapes):

@@ -5,7 +5,6 @@ Owns the slots. Each worker numbers the structures it meets; here they get numbe
 
 from __future__ import annotations
 
-import functools
 import pickle
 import queue
 from math import ceil
@@ -14,7 +13,7 @@ from keras_mpseq.codec import Structure
 from keras_mpseq.errors import load_error, scarce
 from keras_mpseq.messages import Batch, Failure, Layout, Outcome
 from keras_mpseq.run import Parts
-from keras_mpseq.slots import SLOT_HEAD, Slot, anonymous_file, whole_pages
+from keras_mpseq.slots import SLOT_HEAD, LeaseEnd, Slot, anonymous_file, whole_pages
 
 _CHUNK_S = 0.04
 """Seconds of work in a task of several small batches. Messages, wake-ups and a step of tf.data cost the training
@@ -35,8 +34,8 @@ class Delivery:
 
     def __init__(self, slots: int, max_bytes: int) -> None:
         self.slots: list[Slot] = []
-        self.released: queue.SimpleQueue[int] = queue.SimpleQueue()
-        """Slots whose lease has ended; put there by finalizers."""
+        self.released: queue.SimpleQueue[LeaseEnd] = queue.SimpleQueue()
+        """Slots whose lease has ended; put there when the arrays die."""
         self.room = max_bytes
         """Bytes to which a slot may grow."""
         self._max_bytes = max_bytes
@@ -84,8 +83,8 @@ class Delivery:
         structure = self._structures[outcome.layout]
         if not lease:
             return Parts(structure, self.slots[slot].arrays(outcome.leaves, structure.dtypes, copy=True))
-        release = functools.partial(self.released.put, slot)
-        return Parts(structure, self.slots[slot].leased(outcome.leaves, structure.dtypes, release))
+        arrays = self.slots[slot].leased(outcome.leaves, structure.dtypes, slot, self.released.put)
+        return Parts(structure, arrays)
 
     # --- sizes ---
 

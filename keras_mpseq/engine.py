@@ -162,7 +162,7 @@ class Engine:
         """Take in the slots whose leases have ended."""
         released = self._delivery.released
         while not released.empty():
-            self.feed(Released(released.get()))
+            self.feed(Released(released.get().number))
 
     def feed(self, event: Event) -> None:
         """Hand *event* to the scheduler and carry out its actions, which may lead to further events."""

@@ -76,6 +76,8 @@ class Slot:
         self.capacity = 0
         """Bytes that this process has mapped."""
         self._maps: list[NDArray[np.uint8]] = []
+        self._lease_end: LeaseEnd | None = None
+        """Python calls a weak reference's function only if the reference itself is alive."""
         self._end = SLOT_HEAD
         self._room = 0
         self.remap()
@@ -191,11 +193,19 @@ class Slot:
         self,
         leaves: Iterable[Leaf],
         dtypes: Iterable[np.dtype[Any]],
-        release: Callable[[], object],
+        number: int,
+        ended: Callable[[LeaseEnd], object],
     ) -> list[NDArray[Any]]:
-        """Return arrays over the slot; *release* is called once, when the last of them has died."""
+        """Return arrays over the slot; when the last of them has died, *ended* is called once with the slot's *number*.
+
+        *ended* must be a function in C. In one of Python an interrupt could be raised, and Python would swallow it.
+        """
         end = max((leaf.offset + leaf.nbytes for leaf in leaves), default=0)
-        memory = np.asarray(Lease(self._memory(end), release))
+        lease = Lease(self._memory(end))
+        self._lease_end = LeaseEnd(lease, ended)
+        self._lease_end.number = number  # Before the arrays are anybody's.
+        memory = np.asarray(lease)
+        del lease
         return [
             memory[leaf.offset : leaf.offset + leaf.nbytes].view(dtype).reshape(leaf.shape)
             for leaf, dtype in zip(leaves, dtypes, strict=True)
@@ -224,8 +234,13 @@ class Lease:
 
     __slots__ = ("__array_interface__", "__weakref__", "memory")
 
-    def __init__(self, memory: NDArray[np.uint8], release: Callable[[], object]) -> None:
+    def __init__(self, memory: NDArray[np.uint8]) -> None:
         self.memory = memory
         self.__array_interface__ = memory.__array_interface__
-        # A finalizer does one thing (a put on a SimpleQueue); at exit nobody waits for slots.
-        weakref.finalize(self, release).atexit = False
+
+
+class LeaseEnd(weakref.ref[Lease]):
+    """What the end of a lease says: the number of its slot."""
+
+    __slots__ = ("number",)
+    number: int

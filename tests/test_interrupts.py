@@ -10,6 +10,7 @@ import itertools
 import resource
 import signal
 import sys
+import tracemalloc  # noqa: F401  pytest imports it when it reports, and then it is too late: an import can be interrupted
 import warnings
 from pathlib import Path
 from types import FrameType

@@ -157,15 +157,21 @@ def test_a_killed_template_takes_its_workers_along(scripts: Scripts) -> None:
 
 DATASET = """
 from keras_mpseq import to_dataset
-batches = to_dataset(Sequence(1 << 16), workers=2).map(lambda x: x).prefetch(2)
+class Slow(Sequence):
+    def __getitem__(self, index):
+        threading.Event().wait(0.05)  # So that a thread of TensorFlow waits for it when the interrupt comes.
+        return super().__getitem__(index)
+batches = to_dataset(Slow(1 << 16), workers=2).map(lambda x: x).prefetch(2)
 import itertools
 number = 0
 for epoch in itertools.count():
     for batch in batches:
         (batch * 2).numpy().sum()
         number += 1
-        if number == 100:
+        if number == 20:
+            # TensorFlow swallows an interrupt in its Executor.__del__, which runs once a step: not there.
             say("ready")
+            threading.Event().wait()
 """
 FIT = """
 import keras
@@ -175,11 +181,17 @@ class Training(SafeSequence):
     def __len__(self):
         return 1000
     def __getitem__(self, index):
+        threading.Event().wait(0.05)
         return np.ones((4, 3)), np.ones((4, 1))
+
+def interruptible(batch, logs):
+    if batch == 20:
+        say("ready")
+        threading.Event().wait()
 
 model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 model.compile("sgd", "mse")
-steps = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: say("ready") if batch == 50 else None)
+steps = keras.callbacks.LambdaCallback(on_train_batch_end=interruptible)
 model.fit(Training(workers=2), epochs=10**6, verbose=0, callbacks=[steps])
 """
 INTERRUPTED = {

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ml_dtypes
@@ -27,6 +28,7 @@ from keras_mpseq.messages import Leaf
 from keras_mpseq.slots import (
     ALIGNMENT,
     SLOT_HEAD,
+    LeaseEnd,
     Slot,
     aligned,
     anonymous_file,
@@ -371,9 +373,9 @@ class Leased:
     """Arrays on lease, and how often it has ended."""
 
     def __init__(self, slot: Slot, *sizes: int) -> None:
-        self.ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[LeaseEnd] = queue.SimpleQueue()
         leaves = [slot.place(np.full(size, 7, np.uint8)) for size in sizes]
-        self.arrays = slot.leased(leaves, [np.dtype(np.uint8)] * len(sizes), lambda: self.ended.put(1))
+        self.arrays = slot.leased(leaves, [np.dtype(np.uint8)] * len(sizes), 3, self.ended.put)
 
 
 def test_a_lease_ends_once_with_the_last_array_in_any_order(slot: Slot) -> None:
@@ -385,6 +387,7 @@ def test_a_lease_ends_once_with_the_last_array_in_any_order(slot: Slot) -> None:
     assert leased.ended.qsize() == 1
     gc.collect()
     assert leased.ended.qsize() == 1
+    assert leased.ended.get().number == 3
 
 
 def test_whatever_is_made_of_a_leased_array_holds_the_lease(slot: Slot) -> None:
@@ -402,7 +405,7 @@ def test_whatever_is_made_of_a_leased_array_holds_the_lease(slot: Slot) -> None:
 
 def test_a_leased_array_can_be_written_and_lies_in_the_slot(slot: Slot, other: Slot) -> None:
     leaf = slot.place(np.arange(100))
-    [array] = other.leased([leaf], [np.dtype(np.int64)], list)
+    [array] = other.leased([leaf], [np.dtype(np.int64)], 0, queue.SimpleQueue().put)
     array[0] = -1
     assert slot.arrays([leaf], [array.dtype], copy=True)[0][0] == -1
     assert address(array) % ALIGNMENT == 0
@@ -417,13 +420,32 @@ def test_a_batch_of_empty_arrays_has_a_lease_too(slot: Slot) -> None:
 
 def test_leased_arrays_outlive_the_slot(slot: Slot) -> None:
     extra = Slot(os.dup(slot.fd))
-    leaf = slot.place(np.arange(5 * PAGE))
-    [array] = extra.leased([leaf], [np.dtype(np.int64)], list)
+    extra.begin(1 << 20)
+    leased = Leased(extra, 5 * PAGE)
+    [array] = leased.arrays
+    leased.arrays.clear()
     memory = weakref.ref(array.base)
     extra.close()
-    np.testing.assert_array_equal(array, np.arange(5 * PAGE))
+    del extra
+    assert (array == 7).all()
     del array
     assert memory() is None
+    assert leased.ended.empty()  # Nobody is left who could use it.
+
+
+def test_an_interrupt_is_not_swallowed_where_a_lease_ends(slot: Slot) -> None:
+    """A signal's handler runs between two steps of Python code, of which the end of a lease must have none."""
+    leased = Leased(slot, 100)
+    steps: list[str] = []
+
+    def note(frame: FrameType, event: str, _arg: object) -> None:
+        steps.append(f"{event} {frame.f_code.co_name}")
+
+    sys.setprofile(note)
+    leased.arrays.clear()
+    sys.setprofile(None)
+    assert leased.ended.qsize() == 1
+    assert not [step for step in steps if step.startswith("call")]
 
 
 def test_a_lease_that_lives_at_exit_does_nothing() -> None:
@@ -431,7 +453,7 @@ def test_a_lease_that_lives_at_exit_does_nothing() -> None:
         "import numpy as np\n"
         "from keras_mpseq.slots import Slot, anonymous_file\n"
         "slot = Slot(anonymous_file()); slot.begin(1 << 20)\n"
-        "array = slot.leased([slot.place(np.arange(9))], [np.dtype(int)], lambda: print('released'))\n"
+        "array = slot.leased([slot.place(np.arange(9))], [np.dtype(int)], 0, print)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=True
