@@ -57,17 +57,17 @@ PAGES = (
         "sequence.md",
         "Sequences",
         "What you write: the class that builds batches, and what its workers open.",
-        ("SafeSequence", "per_worker", "get_worker_info"),
+        ("SafeSequence", "BatchedSequence", "per_worker", "get_worker_info"),
         (WorkerInfo,),
-        setup="import h5py\nimport numpy as np\nfrom keras_mpseq import SafeSequence, per_worker",
+        setup="import h5py\nimport numpy as np\nfrom keras_mpseq import BatchedSequence, SafeSequence, per_worker",
     ),
     Page(
         "pipeline.md",
         "Pipelines",
         "What you iterate: batches as a `tf.data.Dataset`, or in NumPy.",
-        ("to_dataset", "Loader"),
+        ("to_dataset", "generator_dataset", "process_map", "Loader"),
         (Stats, RaggedValue, SparseValue),
-        setup="import numpy as np\nfrom keras_mpseq import Loader\n\n"
+        setup="import keras_mpseq\nimport numpy as np\nimport tensorflow as tf\nfrom keras_mpseq import Loader\n\n"
         "sequence = [(np.zeros((2, 3)), np.zeros(2))] * 4\ntrain = print",
     ),
     Page(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_mpseq import role
 
 if TYPE_CHECKING:
+    from keras_mpseq.batched import BatchedSequence
     from keras_mpseq.dataset import to_dataset
     from keras_mpseq.errors import (
         MpseqError,
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerTimeoutError,
     )
+    from keras_mpseq.interleaving import generator_dataset
     from keras_mpseq.keras_bridge import fit, install, uninstall
     from keras_mpseq.loader import Loader
     from keras_mpseq.local import get_worker_info, per_worker
+    from keras_mpseq.mapping import process_map
     from keras_mpseq.monitor import PipelineMonitor
     from keras_mpseq.sequence import SafeSequence
 
@@ -35,19 +38,23 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SafeSequence": "sequence",
+    "BatchedSequence": "batched",
     "per_worker": "local",
     "get_worker_info": "local",
     "Loader": "loader",
     "to_dataset": "dataset",
+    "generator_dataset": "interleaving",
+    "process_map": "mapping",
     "fit": "keras_bridge",
     "install": "keras_bridge",
     "uninstall": "keras_bridge",
     "PipelineMonitor": "monitor",
 }
-_JOINED = ("SafeSequence", "fit", "install", "uninstall")
+_JOINED = ("SafeSequence", "BatchedSequence", "fit", "install", "uninstall")
 """Names on whose first use Keras is joined."""
 
 __all__ = [
+    "BatchedSequence",
     "Loader",
     "MpseqError",
     "PayloadError",
@@ -63,9 +70,11 @@ __all__ = [
     "WorkerLostError",
     "WorkerTimeoutError",
     "fit",
+    "generator_dataset",
     "get_worker_info",
     "install",
     "per_worker",
+    "process_map",
     "to_dataset",
     "uninstall",
 ]

@@ -73,7 +73,7 @@ class Reducer:
         return over_block, (block, kind, array.dtype, array.shape, array.strides, _lead(array))
 
     def _reduce_mapped(self, array: Array, kind: type[Array]) -> Any:
-        root = _memmap_of(array)
+        root = memmap_of(array)
         if root is None or array.size == 0:
             return None
         if id(root) not in self._maps:
@@ -155,7 +155,7 @@ def _extent(array: Array) -> tuple[int, int]:
 # --- memory-mapped files ----------------------------------------------------------------------------
 
 
-def _memmap_of(array: Array) -> Memmap | None:
+def memmap_of(array: Array) -> Memmap | None:
     """Return the memmap that made the mapping of *array*, if any: its `offset` is right, that of a slice is not."""
     owner: Any = array
     root: Any = None

@@ -15,7 +15,13 @@ import numpy as np
 from keras_mpseq.errors import MpseqError, StatefulGetitemError, is_interrupt, user_error, users_traceback
 from keras_mpseq.local import Allocator, context
 from keras_mpseq.order import seed_globals
+from keras_mpseq.streams import Streamed
 
+_LARGE_SHARED = (
+    "those of 1 MiB and more are shared by all workers, where a change would be lost",
+    "Copy what you change (x = self.x[a:b].copy()), or change it in on_epoch_begin or on_epoch_end.",
+)
+_SHARED = "its arguments lie in shared memory, and another attempt may need them", "Copy what you change: x = x.copy()."
 _LARGE = 1 << 20  # Bytes from which an array is sampled instead of pickled.
 _SAMPLES = 64
 _LIMIT = 8 << 20  # Bytes of pickle after which an object counts as not looked at.
@@ -47,7 +53,7 @@ def build(sequence: Any, job: Job, allocator: Allocator | None = None) -> Any:
     except BaseException as error:
         if is_interrupt(error):
             raise
-        raise _explained(error, job) from error
+        raise _explained(sequence, error, job) from error
     finally:
         context.seed, context.epoch, context.allocator = before
 
@@ -74,15 +80,15 @@ def call_hook(sequence: Any, name: str, *args: Any) -> None:
             raise user_error(name, error) from error
 
 
-def _explained(error: BaseException, job: Job) -> MpseqError:
+def _explained(sequence: Any, error: BaseException, job: Job) -> MpseqError:
     # NumPy says it in a dozen ways, such as "assignment destination is read-only" and "sort array is read-only".
     if isinstance(error, ValueError) and str(error).endswith("read-only"):
+        why, remedy = _SHARED if isinstance(sequence, Streamed) else _LARGE_SHARED
         return StatefulGetitemError(
-            "__getitem__ wrote to a read-only array: those of 1 MiB and more are shared by all workers, where a change "
-            "would be lost",
+            f"__getitem__ wrote to a read-only array: {why}",
             index=job.index,
             epoch=job.epoch,
-            remedy="Copy what you change (x = self.x[a:b].copy()), or change it in on_epoch_begin or on_epoch_end.",
+            remedy=remedy,
             traceback=users_traceback(error),
         )
     found = user_error("__getitem__", error)

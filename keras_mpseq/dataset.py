@@ -127,7 +127,7 @@ def to_dataset(
         backend=backend,
         launcher=launcher,
     )
-    feed = feed_of(sequence, options, fixed=True)
+    feed = feed_of(sequence, options, fixed=1)
     dataset = dataset_of(Elements(feed, None if varying_length else length_of(sequence)))
     length = length_of(sequence)
     if length is not None and on_error == "raise" and not varying_length:

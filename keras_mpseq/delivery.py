@@ -9,9 +9,11 @@ import pickle
 import queue
 from math import ceil
 
+import cloudpickle
+
 from keras_mpseq.codec import Structure
 from keras_mpseq.errors import load_error, scarce
-from keras_mpseq.messages import Batch, Failure, Layout, Outcome
+from keras_mpseq.messages import Batch, Failure, Input, Layout, Outcome, Past
 from keras_mpseq.run import Parts
 from keras_mpseq.slots import SLOT_HEAD, LeaseEnd, Slot, anonymous_file, whole_pages
 
@@ -44,6 +46,7 @@ class Delivery:
         self._numbers: dict[Structure, int] = {}
         self._structures: list[Structure] = []
         self._layouts: dict[tuple[int, int], int] = {}
+        self._pickled: dict[Structure, bytes] = {}
         try:
             with scarce(f"{slots} pieces of shared memory cannot be had"):
                 for _ in range(slots):
@@ -66,10 +69,23 @@ class Delivery:
         """Note that *worker* is gone: its successor numbers structures anew."""
         self._layouts = {key: number for key, number in self._layouts.items() if key[0] != worker}
 
-    def received(self, outcome: Batch | Failure, worker: int, attempt: int) -> Batch | Failure:
+    def place(self, slot: int, parts: Parts) -> Input:
+        """Put what a batch is to be made of behind what is in *slot* already.
+
+        Raises:
+            SlotTooSmallError: There is not so much room.
+        """
+        if parts.structure not in self._pickled:
+            self._pickled[parts.structure] = cloudpickle.dumps(parts.structure, 5)
+        leaves = tuple([self.slots[slot].place(array) for array in parts.arrays])
+        return Input(self._pickled[parts.structure], leaves)
+
+    def received(self, outcome: Batch | Failure | Past, worker: int, attempt: int) -> Batch | Failure | Past:
         """Return an outcome as the pool keeps it: with a structure of the pool's, or with the error itself."""
         if isinstance(outcome, Batch):
             return outcome._replace(layout=self._layouts[worker, outcome.layout])
+        if isinstance(outcome, Past):
+            return outcome
         assert isinstance(outcome.error, bytes)
         error = load_error(outcome.error)
         error.worker, error.attempt = worker, attempt
@@ -98,6 +114,11 @@ class Delivery:
         count = max(1, min(len(self.slots), self._max_bytes // room))
         self.room = self._max_bytes // count
         return count - 1
+
+    @property
+    def chunk_now(self) -> int:
+        """How many batches a task has."""
+        return self._chunk
 
     def chunk(self, nbytes: int, seconds: float) -> int | None:
         """Return how many batches a task should have, if that changes: several where a message costs more than one.

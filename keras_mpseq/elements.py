@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from keras_mpseq.errors import Failure, SequenceLengthError
 from keras_mpseq.run import Feed, Iteration, Parts
 from keras_mpseq.spec import ElementSpec
+from keras_mpseq.streams import Streamed
 
 
 class Elements:
@@ -47,8 +48,9 @@ class Elements:
                 raise
         if self._feed.spec is None:
             self._feed.close()
+            first = "element" if isinstance(self._feed.source.sequence, Streamed) else "batch of the first epoch"
             raise SequenceLengthError(
-                "No batch of the first epoch could be built, so that there is no element spec",
+                f"No {first} could be built, so that there is no element spec",
                 remedy="See the log for what was skipped, or declare element_spec=.",
             )
         return self._feed.spec
@@ -56,10 +58,13 @@ class Elements:
     def _probed(self, batches: list[Parts]) -> None:
         if self._probe > 1 and batches:
             specs = [
-                ElementSpec.of_batch(parts.structure, [array.shape for array in parts.arrays], fixed=True)
+                ElementSpec.of_batch(parts.structure, [array.shape for array in parts.arrays], fixed=1)
                 for parts in batches
             ]
             self._feed.spec = functools.reduce(ElementSpec.merged, specs)
+        of_any_size = getattr(self._feed.source.sequence, "_leaves_of_any_size", None)
+        if of_any_size and self._feed.spec is not None:
+            self._feed.spec = self._feed.spec.loosened(of_any_size(self._feed.spec.tree))
 
     @property
     def first(self) -> Parts | None:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
+from keras_mpseq import inputs
 from keras_mpseq.backend import Ended, Said
 from keras_mpseq.build import STATEFUL_REMEDY
 from keras_mpseq.deadlines import Deadlines, start_limit
@@ -24,6 +25,7 @@ from keras_mpseq.local_backend import LocalBackend
 from keras_mpseq.losses import Loss, loss_error
 from keras_mpseq.messages import (
     Action,
+    Batch,
     Build,
     Built,
     Cancel,
@@ -36,8 +38,11 @@ from keras_mpseq.messages import (
     Finish,
     Forget,
     GiveUp,
+    Grew,
     Layout,
     Lost,
+    Over,
+    Past,
     Released,
     RunAbandoned,
     RunStarted,
@@ -50,6 +55,7 @@ from keras_mpseq.messages import (
     Started,
     StartFailed,
     Stopped,
+    Task,
     Unfit,
     Wanted,
     WorkerLost,
@@ -58,6 +64,7 @@ from keras_mpseq.messages import (
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
+from keras_mpseq.streams import Streamed
 from keras_mpseq.versions import Version, Versions
 
 _DEPTH = 2
@@ -82,6 +89,7 @@ class Engine:
         self._deadlines = Deadlines(options.timeout)
         self._alive: set[int] = set()
         self._unfit: dict[int, MpseqError] = {}
+        self._over: list[Over] = []
         self._warned = False
         self.broken = False
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
@@ -137,6 +145,20 @@ class Engine:
                 self.backend.send(worker, version.state, version.fds)
         return version
 
+    @property
+    def chunk(self) -> int:
+        """How many batches a task has."""
+        return self._delivery.chunk_now
+
+    def grew(self, run: Run) -> None:
+        """Take in that the order of *run* has grown."""
+        if self.is_live(run):
+            self.feed(Grew(run.number))
+
+    def is_ready(self, run: Run) -> bool:
+        """Tell whether the next answer of *run* is there."""
+        return bool(run.answers) or not self.is_live(run) or self._scheduler.is_ready(run.number)
+
     def is_live(self, run: Run) -> bool:
         """Tell whether *run* has neither ended nor been abandoned."""
         return run.number in self._runs
@@ -149,6 +171,8 @@ class Engine:
     def _end_run(self, run: Run) -> None:
         if self._runs.pop(run.number, None) is not None and run.version is not None:
             run.version.runs -= 1
+            if isinstance(self._sequence, Streamed):
+                self._over.append(Over(run.begun.number))
 
     def want(self, run: Run) -> None:
         """Ask for the next answer of *run*, if it is neither there nor asked for."""
@@ -175,12 +199,13 @@ class Engine:
                     self._perform(action)
                 self._events.popleft()
             # After the actions: what a run still has in workers is cancelled before its version goes.
-            self._tell_all(*map(Forget, self._versions.retire()))
+            self._tell_all(*map(Forget, self._versions.retire()), *self._over)
+            self._over.clear()
         except BaseException:
             self.broken = True
             raise
 
-    def _tell_all(self, *messages: Forget | Skip) -> None:
+    def _tell_all(self, *messages: Forget | Skip | Over) -> None:
         for message in messages:
             for worker in self._alive:
                 self.backend.send(worker, message)
@@ -188,7 +213,7 @@ class Engine:
     def _perform(self, action: Action) -> None:
         match action:
             case Send(worker, task):
-                self._send(worker, self._runs[task.run], task.indices, task.slot)
+                self._send(worker, self._runs[task.run], task)
             case Deliver():
                 self._deliver(action)
             case CopyOut(number, position, outcome, slot):
@@ -203,31 +228,49 @@ class Engine:
             case Spawn(worker):
                 self._spawn(worker)
 
-    def _send(self, worker: int, run: Run, indices: tuple[int, ...], slot: int) -> None:
+    def _send(self, worker: int, run: Run, task: Task) -> None:
         assert run.version is not None
         if not self._deadlines.busy(worker):
             self._deadlines.build(worker, time.monotonic())
-        self._delivery.slots[slot].progress = None
-        self.backend.send(
-            worker, Build(run.number, run.begun.number, run.version.number, indices, slot, self._delivery.room)
-        )
+        supply = run.begun.supply
+        if supply is not None:
+            inputs.place(supply, run, task, self._delivery, self._sequence)
+        self._delivery.slots[task.slot].progress = None
+        room = self._delivery.room
+        message = Build(run.number, run.begun.number, run.version.number, task.indices, task.slot, room)
+        self.backend.send(worker, inputs.with_inputs(message, run, task))
 
     def _deliver(self, action: Deliver) -> None:
         run, outcome = self._runs[action.run], action.outcome
         run.index = action.index
+        run.delivered += 1
+        run.inputs.pop(action.position, None)
+        if isinstance(outcome, Past):
+            run.answers.append(Signal.PAST)
+            return
         if isinstance(outcome, Failure):
             assert isinstance(outcome.error, MpseqError)
             run.answers.append(outcome.error)
         elif isinstance(outcome, Lost):
-            what = f"while building batch {action.index}"
+            what = f"while building {self._name_of(action.index, outcome.cause)}"
             error = loss_error(outcome.cause, outcome.worker, what, outcome.attempts, self._options.attempts)
             if not isinstance(outcome.cause, MpseqError):  # Such as a version that does not unpickle: no batch's fault.
                 error.index, error.epoch = action.index, run.begun.number
             run.answers.append(error)
-        elif action.slot is None:
+        else:
+            run.skipped += outcome.skipped
+            self._hand_over(run, action, outcome)
+
+    def _hand_over(self, run: Run, action: Deliver, outcome: Batch) -> None:
+        if action.slot is None:
             run.answers.append(run.kept.pop(action.position))
         else:
             run.answers.append(self._delivery.parts(outcome, action.slot, lease=action.lease))
+
+    def _name_of(self, index: int, cause: object) -> str:
+        if isinstance(self._sequence, Streamed):
+            return self._sequence.name_of(index, cause.mark if isinstance(cause, Loss) else -1)
+        return f"batch {index}"
 
     def _answer_last(self, run: Run, answer: Answer) -> None:
         self._end_run(run)
@@ -303,10 +346,12 @@ class Engine:
             self.feed(StartFailed(worker, unfit))
             return
         task = self._scheduler.current(worker)
-        done = self._delivery.slots[task.slot].progress if task else None
+        slot = self._delivery.slots[task.slot] if task else None
+        done = slot.progress if slot else None
         if unfit is not None and done is None:
             done = 0  # It gave up before the first batch: not charged, that would go on for ever.
-        self.feed(WorkerLost(worker, unfit or Loss(status, stack, overtime_s), done))
+        loss = Loss(status, stack, overtime_s, slot.noted if slot else -1)
+        self.feed(WorkerLost(worker, unfit or loss, done))
 
     def left(self) -> float | None:
         """Return the seconds until `watch_time` is to be called; None means for ever."""

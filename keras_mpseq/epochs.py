@@ -16,6 +16,7 @@ from keras_mpseq.errors import SequenceLengthError, UserCodeError
 from keras_mpseq.local import set_epoch
 from keras_mpseq.options import Options, length_of
 from keras_mpseq.order import Order, epoch_order
+from keras_mpseq.streams import Streamed, Supply
 
 
 class Begun(NamedTuple):
@@ -25,6 +26,8 @@ class Begun(NamedTuple):
     length: int | None
     """Of the sequence, before sharding."""
     order: Order
+    supply: Supply | None = None
+    """What makes the order grow."""
 
 
 class Epochs:
@@ -77,6 +80,9 @@ class Epochs:
         )
 
     def _begun(self, number: int) -> Begun:
+        if isinstance(self._sequence, Streamed):
+            supply = self._sequence.supply(self._options)
+            return Begun(number, None, supply.order, supply)
         length, o = length_of(self._sequence), self._options
         order = epoch_order(
             length=length,

@@ -37,6 +37,8 @@ class MpseqError(Exception):
 
     _places: ClassVar[tuple[str, ...]] = ("index", "epoch", "worker", "attempt")
     """Fields that stand in brackets behind the message."""
+    where: str = ""
+    """What stands in the place of the index, such as "element 17 of partition 'a.csv'"."""
 
     def __init__(
         self,
@@ -60,7 +62,11 @@ class MpseqError(Exception):
 
     def __str__(self) -> str:
         """Return message, place, remedy and remote traceback."""
-        place = ", ".join(f"{name} {getattr(self, name)}" for name in self._places if getattr(self, name) is not None)
+        fields = [name for name in self._places if getattr(self, name) is not None]
+        named = {name: f"{name} {getattr(self, name)}" for name in fields}
+        if self.where and "index" in named:
+            named["index"] = self.where
+        place = ", ".join(named.values())
         text = f"{self.message} ({place})." if place else f"{self.message}."
         if self.remedy:
             text += f" {self.remedy}"

@@ -99,7 +99,7 @@ class Run:
     frontier: int = 0
     """Of ordered runs: positions below are dealt or passed over, none from here on."""
     passed: int = 0
-    """Of ordered runs: how many positions are passed over; each has a free slot reserved."""
+    """Of ordered runs: how many tasks are passed over; each has a free slot reserved."""
     slots: int = 0
     """How many slots its jobs hold."""
     ready: dict[int, tuple[Outcome, Job | None]] = field(default_factory=dict)
@@ -110,31 +110,42 @@ class Run:
     delivered: int = 0
     wanted: bool = False
     live: bool = True
+    known: int = 0
+    """How far an order that grows had come when it was looked at last."""
 
     @classmethod
     def of(cls, number: int, order: Order) -> Run:
         """Return a run of which nothing is dealt."""
         owners = range(order.workers) if order.partitioned else (None,)
-        return cls(number, order, {owner: order.next_of(owner, 0) for owner in owners})
+        heads = {owner: order.next_of(owner, 0) for owner in owners}
+        return cls(number, order, heads, known=order.reach)
 
     @property
     def held(self) -> int:
         """What it holds of the pool, in slots and in private memory."""
         return self.slots + self.kept
 
+    def grew(self) -> None:
+        """Look at what the order has got since."""
+        known, self.known = self.known, self.order.reach
+        for owner, head in self.heads.items():
+            if head is None:
+                self.heads[owner] = self.order.next_of(owner, known)
+
     def head(self, worker: int) -> int | None:
         """Return the next position that *worker* may build."""
         return self.heads[worker if self.order.partitioned else None]
 
     def passes(self, position: int) -> int:
-        """Return how many more positions are passed over when *position* is dealt."""
-        return max(position - self.frontier, 0) if self.order.ordered else 0
+        """Return how many more tasks are passed over when *position* is dealt."""
+        ahead = self.order.ordered and position > self.frontier
+        return self.order.pieces(self.frontier, position) if ahead else 0
 
     def deal(self, position: int, count: int) -> tuple[int, ...]:
         """Mark *count* positions from *position* as dealt, and return them."""
         end = position + count
         if position < self.frontier:
-            self.passed -= 1
+            self.passed -= self.order.pieces(position, end)
         elif self.order.ordered:
             self.passed += self.passes(position)
             self.frontier = end

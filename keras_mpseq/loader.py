@@ -13,7 +13,7 @@ from keras_mpseq.run import Feed, Iteration, Source, Stats
 from keras_mpseq.serial import Serial
 
 
-def feed_of(sequence: Any, options: Options, *, fixed: bool) -> Feed:
+def feed_of(sequence: Any, options: Options, *, fixed: int | None) -> Feed:
     """Return the feed for checked *options*: worker processes, or this process for `workers=0`."""
     length = length_of(sequence)  # A bad length is told before any process starts.
     if length is None:
@@ -137,7 +137,7 @@ class Loader:
             backend=backend,
             launcher=launcher,
         )
-        self._feed = feed_of(sequence, options, fixed=False)
+        self._feed = feed_of(sequence, options, fixed=None)
 
     def __iter__(self) -> Batches:
         """Begin an epoch."""

@@ -32,6 +32,9 @@ class Allocator(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an uninitialised array."""
 
+    def note(self, mark: int) -> None:
+        """Leave a mark that the pool finds when this process is lost."""
+
 
 class _Context(threading.local):
     """The batch that this thread is building, if any."""
@@ -39,6 +42,14 @@ class _Context(threading.local):
     seed: int | None = None
     epoch: int | None = None
     allocator: Allocator | None = None
+    element: Any = None
+    """What the batch is made of, where that comes from the pool."""
+    mark: int = -1
+    """Where in its own terms the sequence is; see `Streamed.name_of`."""
+
+    def __init__(self) -> None:
+        self.skipped: list[tuple[str, str]] = []
+        """Samples that the batch was built without: the name of each, and why."""
 
 
 context = _Context()

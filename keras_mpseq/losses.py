@@ -16,6 +16,8 @@ class Loss(NamedTuple):
     """Its Python stack at the end, where it left one."""
     overtime_s: float | None
     """The limit that it exceeded, where that is why it was ended."""
+    mark: int = -1
+    """What it left in its slot; see `Streamed.name_of`."""
 
 
 def loss_error(cause: object, worker: int, what: str, attempts: int, of: int) -> MpseqError:

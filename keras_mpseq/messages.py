@@ -44,6 +44,14 @@ class Leaf(NamedTuple):
     nbytes: int
 
 
+class Input(NamedTuple):
+    """What one element is made of: it lies in the task's slot."""
+
+    structure: bytes
+    """The pickled `keras_mpseq.codec.Structure`; the same object for all elements of the same structure."""
+    leaves: tuple[Leaf, ...]
+
+
 class Batch(NamedTuple):
     """Outcome: a batch lies in the task's slot."""
 
@@ -52,6 +60,8 @@ class Batch(NamedTuple):
     leaves: tuple[Leaf, ...]
     nbytes: int
     """Bytes that the batch uses of its slot."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Samples that it was built without: the name of each, and why."""
 
 
 class Failure(NamedTuple):
@@ -72,7 +82,13 @@ class Lost(NamedTuple):
     nbytes: int = 0
 
 
-Outcome: TypeAlias = Batch | Failure | Lost
+class Past(NamedTuple):
+    """Outcome: the generators of a lane were over before this element; nothing lies in the slot."""
+
+    nbytes: int = 0
+
+
+Outcome: TypeAlias = Batch | Failure | Lost | Past
 
 # --- events: pool to scheduler --------------------------------------------------------------------
 
@@ -86,6 +102,12 @@ class RunStarted(NamedTuple):
 
 class Wanted(NamedTuple):
     """The consumer of *run* waits for its next batch; answered by one Deliver, Finish or GiveUp."""
+
+    run: int
+
+
+class Grew(NamedTuple):
+    """The order of *run* has more positions than before, or has ended."""
 
     run: int
 
@@ -146,6 +168,7 @@ class ChunkChanged(NamedTuple):
 Event: TypeAlias = (
     RunStarted
     | Wanted
+    | Grew
     | RunAbandoned
     | WorkerReady
     | Built
@@ -264,6 +287,16 @@ class Build(NamedTuple):
     slot: int
     room: int
     """Bytes to which the slot may grow."""
+    used: int = 0
+    """Bytes at its start that hold what the batches are made of; workers leave them alone."""
+    inputs: tuple[Input | bytes, ...] = ()
+    """One for each index, where batches are made of what the pool has; a pickled error where it could not be placed."""
+
+
+class Over(NamedTuple):
+    """A pass over *epoch* has ended: close what was opened for it."""
+
+    epoch: int
 
 
 class Skip(NamedTuple):
@@ -306,7 +339,7 @@ class Layout(NamedTuple):
 class Done(NamedTuple):
     """The oldest task is finished; shorter than the task only when its run was skipped."""
 
-    outcomes: tuple[Batch | Failure, ...]
+    outcomes: tuple[Batch | Failure | Past, ...]
     seconds: float
     """Time from the start of the first build to the end of the last encoding."""
     changed: tuple[str, ...] = ()

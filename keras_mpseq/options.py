@@ -69,6 +69,7 @@ def checked(
     strict: bool = False,
     backend: str = "local",
     launcher: str | None = None,
+    most_workers: int | None = None,
 ) -> Options:
     """Return the options of a pipeline over *sequence*, or raise on the first that is wrong.
 
@@ -88,6 +89,8 @@ def checked(
     for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
         check_flag(name, flag)
     count = _workers(sequence, workers)
+    if most_workers is not None:
+        count = min(count, most_workers)
     if timeout is not None and not (_is_number(timeout) and 0 < timeout <= _TIMEOUT_MOST):
         raise ValueError(
             f"timeout must be a number of seconds above 0 and up to {_TIMEOUT_MOST:,}, or None for no limit, "

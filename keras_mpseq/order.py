@@ -51,6 +51,11 @@ class Order:
         """Positions in this epoch on this host; None: endless."""
 
     @property
+    def reach(self) -> int:
+        """How many positions are known: all, except of an order that grows."""
+        return self.size or 0
+
+    @property
     def partitioned(self) -> bool:
         """Each position belongs to one worker."""
         return self.partition != "dynamic"
@@ -92,6 +97,17 @@ class Order:
         turns = self._turns[owner]
         rank = int(turns.searchsorted(position))
         return int(turns[rank]) if rank < len(turns) else None
+
+    def together(self, position: int, most: int) -> int:  # noqa: ARG002  An order that grows looks at the position.
+        """Return how many positions from *position* on may be dealt as one task, *most* at the most."""
+        return 1 if self.partitioned else most
+
+    def pieces(self, start: int, end: int) -> int:
+        """Return how many tasks, at the least, the positions from *start* to before *end* are dealt as."""
+        return end - start
+
+    def delivered(self, position: int) -> None:
+        """Take note that *position* was delivered: nobody asks for it any more."""
 
     def _owner_of(self, index: Indices) -> Indices:
         if self.partition == "stride":

@@ -53,8 +53,8 @@ class Pipeline:
             shuffle=shuffle and length_of(x) is not None,
             element_spec=getattr(x, "element_spec", None),
         )
+        doubles = np.dtype(floatx)
         first = session.first_epoch(x) if session else 0
-        self._sequence = x
         self._within = self._early = False
         self.ended_once = False
         """An epoch of Keras has ended."""
@@ -62,9 +62,16 @@ class Pipeline:
         with self._failure.watched():
             self._feed = feed_of(
                 x,
-                dataclasses.replace(options, hooks=False, first_epoch=first, doubles=np.dtype(floatx)),
-                fixed=False,
+                dataclasses.replace(
+                    options,
+                    hooks=False,
+                    first_epoch=first,
+                    doubles=doubles,
+                    element_spec=options.element_spec and options.element_spec.with_doubles(doubles),
+                ),
+                fixed=None,
             )
+        self._sequence = self._feed.source.sequence  # Of Keras's image iterators what wraps them, whose hooks count.
         self.elements = Elements(self._feed, None, _PROBE, self._failure)
         if session:
             session.add(self, x)

@@ -22,6 +22,7 @@ from keras_mpseq.epochs import Begun, Epochs
 from keras_mpseq.errors import MpseqError, PoolClosedError
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
+from keras_mpseq.streams import Supply
 
 
 class Pool:
@@ -122,6 +123,8 @@ class Pool:
         """
         began = time.perf_counter()
         self._check_open()
+        if wait and run.begun.supply is not None:
+            self._supply(run, run.begun.supply)
         while True:
             self._warn()
             with self._whole():
@@ -130,6 +133,19 @@ class Pool:
                 self._waited_s += time.perf_counter() - began
                 return answer
             self._drive()
+
+    def _supply(self, run: Run, supply: Supply) -> None:
+        """Let the order of *run* grow, as long as too little is under way and the consumer would wait anyway."""
+        workers = self.options.workers
+        while supply.grow(run.delivered, self._engine.chunk):
+            with self._whole():
+                self._check_open()
+                self._engine.grew(run)
+                if not self._others_drive():
+                    self._hear(self._engine.backend.wait(0.0))
+                self._tell_driver()
+                if supply.order.known - run.delivered > workers and self._engine.is_ready(run):
+                    return
 
     def _answer(self, run: Run, wait: bool) -> Answer | None:
         """Return the next answer of *run*, or None when this thread is to drive first."""

@@ -17,8 +17,10 @@ from keras_mpseq.errors import MpseqError, SpecMismatchError
 from keras_mpseq.local import syncs_of
 from keras_mpseq.options import Options
 from keras_mpseq.spec import ElementSpec
+from keras_mpseq.streams import in_its_words
 
 if TYPE_CHECKING:
+    from keras_mpseq.messages import Input
     from keras_mpseq.versions import Version
 
 _SKIPS_NAMED = 10
@@ -49,6 +51,7 @@ class Signal(Enum):
 
     END = "the run is over"
     NOT_READY = "the next batch is still being built"
+    PAST = "there is no such element, nor any after it in its lane"
 
 
 Answer: TypeAlias = Parts | MpseqError | Signal
@@ -71,6 +74,12 @@ class Run:
     """Of the last batch that was delivered."""
     position: int = 0
     """Of the next batch, where batches are built in this process."""
+    delivered: int = 0
+    """Positions that are over."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """Samples that batches were built without: the name of each, and why."""
+    inputs: dict[int, Input | bytes] = field(default_factory=dict)
+    """What batches are made of and where it lies, by position, from the first time that they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +141,10 @@ class Feed:
 
     Args:
         source: Where batches come from.
-        fixed: A spec taken from the first batch fixes all dimensions but the first (tf.data needs them).
+        fixed: From which dimension on a spec that is taken from the first batch fixes sizes; None for none.
     """
 
-    def __init__(self, source: Source, fixed: bool) -> None:
+    def __init__(self, source: Source, fixed: int | None) -> None:
         self.source = source
         self.fixed = fixed
         self.spec: ElementSpec | None = source.options.element_spec
@@ -201,7 +210,7 @@ class Iteration(Iterator[Parts]):
             error, self._error = self._error, None
             raise error
         while self._dropped.alive:
-            answer = self._checked(self._source.take(self._run, wait))
+            answer = self._take(wait)
             if answer is Signal.NOT_READY:
                 return None
             self._taken += 1
@@ -214,6 +223,21 @@ class Iteration(Iterator[Parts]):
             elif isinstance(answer, MpseqError):
                 self._failed(answer)
         raise StopIteration
+
+    def _take(self, wait: bool) -> Answer:
+        supply = self._run.begun.supply
+        if supply is None:
+            return self._checked(self._source.take(self._run, wait))
+        while (arranged := supply.next()) is None:
+            answer = self._checked(self._source.take(self._run, wait))
+            if answer is Signal.END and supply.error is not None:
+                return supply.error
+            if answer is Signal.NOT_READY or (isinstance(answer, MpseqError) and answer.index is None):
+                return answer
+            supply.put(self._run.index, answer)
+        found: Answer
+        self._run.index, found = arranged
+        return found
 
     def _failed(self, error: MpseqError) -> None:
         # Without an index it is the end of the run, such as a worker that cannot be started.
@@ -247,7 +271,7 @@ class Iteration(Iterator[Parts]):
                 self._feed.check(answer)
             except SpecMismatchError as error:
                 error.index, error.epoch = self._run.index, self._run.begun.number
-                return error
+                return in_its_words(error, self._source.sequence)
         return answer
 
     def peek(self, count: int) -> list[Parts]:
@@ -262,11 +286,14 @@ class Iteration(Iterator[Parts]):
         taken = self._taken - len(self.peeked)
         if not self._dropped.alive or self._error or (taken and not self._run.begun.order.ordered):
             return  # Out of order there is no telling what is left.
+        if self._run.begun.supply is not None:
+            return  # It has no state of the user's that could have changed.
         run = self._source.refreshed(self._run, taken)
         if run is not self._run:
             self._dropped.detach()
             self.peeked.clear()
             self._taken = 0
+            run.skipped = self._run.skipped
             self._begin(run)
 
     @property
@@ -282,18 +309,29 @@ class Iteration(Iterator[Parts]):
 
     def _end(self) -> None:
         self._dropped.detach()
-        if self._skips:
-            named = "; ".join(f"{index} ({error.message})" for index, error in self._skips[:_SKIPS_NAMED])
-            more = len(self._skips) - _SKIPS_NAMED
-            log.warning(
-                "Epoch %d skipped %d %s that failed: %s%s.",
-                self._run.begun.number,
-                len(self._skips),
-                "batch" if len(self._skips) == 1 else "batches",
-                named,
-                f"; and {more} more" if more > 0 else "",
-            )
+        self._tell_skipped()
         self._source.epochs.end(self._run.begun)
+
+    def _tell_skipped(self) -> None:
+        if self._skips:
+            one, several = ("element", "elements") if self._skips[0][1].where else ("batch", "batches")
+            named = [(error.where or str(index), error.message) for index, error in self._skips]
+            self._tell(named, one, several)
+        self._source.skipped += len(self._run.skipped)
+        if self._run.skipped:
+            self._tell(self._run.skipped, "sample", "samples")
+
+    def _tell(self, skipped: list[tuple[str, str]], one: str, several: str) -> None:
+        named = "; ".join(f"{name} ({why})" for name, why in skipped[:_SKIPS_NAMED])
+        more = len(skipped) - _SKIPS_NAMED
+        log.warning(
+            "Epoch %d skipped %d %s that failed: %s%s.",
+            self._run.begun.number,
+            len(skipped),
+            one if len(skipped) == 1 else several,
+            named,
+            f"; and {more} more" if more > 0 else "",
+        )
 
     def _skip(self, error: MpseqError) -> None:
         self._row += 1
@@ -308,4 +346,5 @@ class Iteration(Iterator[Parts]):
         self.peeked.clear()
         if self._dropped.detach():
             self._source.abandon(self._run)
+            self._tell_skipped()
             self._source.epochs.end(self._run.begun)

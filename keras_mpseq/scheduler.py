@@ -33,6 +33,7 @@ from keras_mpseq.messages import (
     Event,
     Finish,
     GiveUp,
+    Grew,
     Lost,
     Outcome,
     Released,
@@ -96,6 +97,10 @@ class Scheduler:
         """No run is live and no worker holds a task."""
         return not self._runs and not any(worker.jobs for worker in self._workers.all)
 
+    def is_ready(self, run: int) -> bool:
+        """Tell whether *run* would be answered at once."""
+        return self._runs[run].next_ready() is not None
+
     def slots(self) -> SlotCounts:
         """Return how many slots are in each state."""
         return self._slots.counts()
@@ -137,6 +142,11 @@ class Scheduler:
                 self._slots.release(slot)
             case RunStarted(run, order):
                 self._on_started(run, order)
+            case Grew(run):
+                if run not in self._runs:
+                    raise ValueError(f"Run {run} grew, but it is over or was never started.")
+                self._runs[run].grew()
+                self._answer(self._runs[run])
             case RunAbandoned(run):
                 if run in self._runs:
                     self._drop(self._runs[run])
@@ -293,6 +303,7 @@ class Scheduler:
         slot = None if job is None else job.task.slot
         lease = job is not None and self._may_lease(job, outcome)
         index = run.order.index(position)
+        run.order.delivered(position)
         self._actions.append(Deliver(run.number, position, index, outcome, slot, lease))
         if job is None:
             run.kept -= 1
@@ -338,11 +349,9 @@ class Scheduler:
 
         So that the first batch does not wait for a whole chunk, and no worker is left alone with the last one.
         """
-        if run.order.partitioned:
-            return 1
         workers, size = len(self._workers.all), run.order.size
         rest = self._chunk if size is None else ceil((size - position) / (2 * workers))
-        return max(1, min(self._chunk, position // workers, rest))
+        return run.order.together(position, max(1, min(self._chunk, position // workers, rest)))
 
     def _send(self, job: Job, worker: int) -> None:
         job.worker = worker

@@ -13,10 +13,11 @@ from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, p
 from keras_mpseq.codec import take_apart
 from keras_mpseq.epochs import Epochs
 from keras_mpseq.errors import MpseqError, PoolClosedError, StatefulGetitemError, is_interrupt, user_error
-from keras_mpseq.local import close_resources
+from keras_mpseq.local import close_resources, context
 from keras_mpseq.options import Options
 from keras_mpseq.order import preserved_globals
 from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
+from keras_mpseq.streams import PAST, Streamed, in_its_words
 
 log = logging.getLogger("keras_mpseq")
 _WATCHED_CALL = 2
@@ -44,9 +45,14 @@ class Serial:
         if not self._started:
             call_hook(self.sequence, "on_worker_start", 0)
             self._started = True
-        while not self._dropped.empty():
-            self.epochs.dropped.put(self._dropped.get().begun)
+        self._end_dropped()
         return Run(next(self._numbers), self.epochs.begin())
+
+    def _end_dropped(self) -> None:
+        while not self._dropped.empty():
+            run = self._dropped.get()
+            self._over(run)
+            self.epochs.dropped.put(run.begun)
 
     def refreshed(self, run: Run, taken: int) -> Run:
         """See Source. What changed since cannot be told here, so a batch that was peeked at is built again."""
@@ -58,15 +64,25 @@ class Serial:
             return Signal.NOT_READY
         self._check_open()
         self._warn()
-        order = run.begun.order
+        order, supply = run.begun.order, run.begun.supply
+        if supply is not None:
+            while run.position >= supply.order.known and supply.grow(run.position, 1):
+                continue
         if order.size is not None and run.position >= order.size:
+            self._over(run)
             return Signal.END
         run.index = order.index(run.position)
+        given = None if supply is None else supply.element(run.position)
+        context.element = given and given.batch
+        order.delivered(run.position)
         run.position += 1
         job = Job(self.options.seed, run.begun.number, run.index)
         began = time.perf_counter()
+        context.skipped.clear()
         try:
-            return self._parts(job)
+            parts = self._parts(job)
+            run.skipped += context.skipped
+            return parts or Signal.PAST
         except MpseqError as error:
             return self._failed(error, job)
         except BaseException as error:  # What the user's classes do while they are taken apart is the user's code too.
@@ -74,21 +90,24 @@ class Serial:
                 raise
             return self._failed(user_error("Taking the batch apart", error), job)
         finally:
+            context.element = None
             self._waited_s += time.perf_counter() - began
 
-    @staticmethod
-    def _failed(error: MpseqError, job: Job) -> MpseqError:
+    def _failed(self, error: MpseqError, job: Job) -> MpseqError:
         placed(error, job).attempt = 1
-        return error
+        return in_its_words(error, self.sequence)
 
-    def _parts(self, job: Job) -> Parts:
+    def _parts(self, job: Job) -> Parts | None:
         self._calls += 1
+        watched = self.options.strict or self._calls == _WATCHED_CALL
         with preserved_globals():
-            if not self.options.strict and self._calls != _WATCHED_CALL:
+            if not watched or isinstance(self.sequence, Streamed):
                 batch = build(self.sequence, job)
             else:
                 batch, paths = changes(self.sequence, lambda: build(self.sequence, job))
                 self._tell(paths)
+        if batch is PAST:
+            return None
         structure, parts = take_apart(batch, self.options.doubles)
         return Parts(
             structure, [part.astype(dtype, copy=False) for part, dtype in zip(parts, structure.dtypes, strict=True)]
@@ -110,6 +129,14 @@ class Serial:
 
     def abandon(self, run: Run) -> None:
         """See Source: nothing is under way."""
+        self._over(run)
+
+    def _over(self, run: Run) -> None:
+        if isinstance(self.sequence, Streamed):
+            try:
+                self.sequence.over(run.begun.number)
+            except Exception as error:  # The user's `finally` blocks.
+                log.warning("%s", user_error("Closing a generator", error))
 
     def drop(self, run: Run) -> None:
         """See Source."""
@@ -137,8 +164,7 @@ class Serial:
         """See Source."""
         if not self._closed:
             self._closed = True
-            while not self._dropped.empty():
-                self.epochs.dropped.put(self._dropped.get().begun)
+            self._end_dropped()
             try:
                 self.epochs.end_dropped()
             finally:

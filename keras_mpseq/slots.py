@@ -29,7 +29,7 @@ from keras_mpseq.messages import Leaf
 ALIGNMENT = 64
 """Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
 SLOT_HEAD = ALIGNMENT
-"""A slot begins with two words: how far the task is, and since when; see `Slot.progress` and `Slot.since`."""
+"""A slot begins with three words: how far the task is, since when, and a mark; see `Slot.progress` and `Slot.note`."""
 
 
 def anonymous_file(nbytes: int = 0) -> int:
@@ -96,15 +96,16 @@ class Slot:
 
     # --- the worker's side ---
 
-    def begin(self, room: int) -> None:
-        """Start a task: nothing is finished, the slot is empty and may grow to *room* bytes."""
+    def begin(self, room: int, used: int = 0) -> None:
+        """Start a task: nothing is finished; behind *used* bytes the slot is empty and may grow to *room* bytes."""
         self.remap()  # Other workers may have let it grow; ftruncate from an old size would shrink it under them.
         del self._maps[:-1]
-        self._end = SLOT_HEAD
+        self._end = max(SLOT_HEAD, used)
         self._room = room
         if not self.capacity:
             self._grow(SLOT_HEAD)
         self.progress = 0
+        self.note(-1)
 
     @property
     def used(self) -> int:
@@ -133,6 +134,15 @@ class Slot:
         """When `progress` was set last, by the clock `time.monotonic`, which all processes share."""
         self.remap()
         return float(self._maps[-1][8:16].view(np.float64)[0]) if self.capacity else 0.0
+
+    def note(self, mark: int) -> None:
+        """Leave *mark* where the pool finds it when this worker is lost."""
+        self._maps[-1][16:24].view(np.int64)[0] = mark
+
+    @property
+    def noted(self) -> int:
+        """The mark that was left last; -1 for none."""
+        return int(self._maps[-1][16:24].view(np.int64)[0]) if self.capacity else -1
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Allocate an array in the slot; raises SlotTooSmallError when the task's room is used up."""

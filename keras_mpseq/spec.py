@@ -7,6 +7,7 @@ comparison of trees, kinds and dtypes is remembered for each `Structure`, so tha
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
@@ -71,19 +72,21 @@ class ElementSpec:
         self._normal = without_lists(self.tree)
 
     @classmethod
-    def of_batch(cls, structure: Structure, shapes: Sequence[tuple[int, ...]], fixed: bool) -> ElementSpec:
+    def of_batch(cls, structure: Structure, shapes: Sequence[tuple[int, ...]], fixed: int | None) -> ElementSpec:
         """Return the spec that a first batch suggests.
 
         Args:
             structure: Of the batch.
             shapes: One for each part.
-            fixed: Keep the sizes of all but the first dimension (tf.data, layers need them); else all may vary.
+            fixed: From which dimension on sizes are kept: 1 for batches that go to tf.data, whose layers need them; 0
+                for single elements; None lets all vary.
         """
         leaves = [
             LeafSpec(
                 leaf.kind,
                 leaf.dtype,
-                leaf.shape and (None, *(size if fixed else None for size in leaf.shape[1:])),
+                leaf.shape
+                and tuple(None if fixed is None or at < fixed else size for at, size in enumerate(leaf.shape)),
             )
             for leaf in leaf_specs(structure, shapes)
         ]
@@ -115,6 +118,21 @@ class ElementSpec:
         ]
         return ElementSpec(self.tree, tuple(leaves), self.declared)
 
+    def with_doubles(self, doubles: np.dtype[Any]) -> ElementSpec:
+        """Return the spec with *doubles* in the place of float64: what batches become on their way to Keras."""
+        leaves = [
+            dataclasses.replace(leaf, dtype=doubles) if leaf.dtype == np.float64 else leaf for leaf in self.leaves
+        ]
+        return ElementSpec(self.tree, tuple(leaves), self.declared)
+
+    def loosened(self, of_any_size: Sequence[bool]) -> ElementSpec:
+        """Return the spec without the sizes of some leaves, but for the last of several, which layers need to know."""
+        leaves = [
+            dataclasses.replace(leaf, shape=_loose(leaf.shape)) if loose and leaf.shape else leaf
+            for leaf, loose in zip(self.leaves, of_any_size, strict=True)
+        ]
+        return ElementSpec(self.tree, tuple(leaves), self.declared)
+
     def check(self, structure: Structure, shapes: Sequence[tuple[int, ...]]) -> None:
         """Raise SpecMismatchError, naming the first leaf that differs, unless the batch fits."""
         if structure not in self._fitting and without_lists(structure.tree) != self._normal:
@@ -132,6 +150,10 @@ class ElementSpec:
             remedy="Return the same structure and dtypes for every index (.astype), or declare element_spec=, "
             "with None for each dimension that varies.",
         )
+
+
+def _loose(shape: Shape) -> Shape:
+    return (*shape[:1], *(None for _ in shape[1:2]), *(None for _ in shape[2:-1]), *shape[2:][-1:])
 
 
 def leaf_specs(structure: Structure, shapes: Sequence[tuple[int, ...]]) -> Iterator[LeafSpec]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import itertools
 import os
 import pickle
 import signal
@@ -22,16 +23,19 @@ import cloudpickle
 from keras_mpseq import payload
 from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful
 from keras_mpseq.channel import Channel
-from keras_mpseq.codec import Structure, take_apart
+from keras_mpseq.codec import Structure, put_together, take_apart
 from keras_mpseq.errors import Bare, MpseqError, PayloadError, StatefulGetitemError, UserCodeError, user_error
-from keras_mpseq.local import WorkerInfo, close_resources, move_resources, set_worker_info
+from keras_mpseq.local import WorkerInfo, close_resources, context, move_resources, set_worker_info
 from keras_mpseq.messages import (
     Batch,
     Build,
     Done,
     Failure,
     Forget,
+    Input,
     Layout,
+    Over,
+    Past,
     Setup,
     Skip,
     Start,
@@ -43,6 +47,7 @@ from keras_mpseq.messages import (
 )
 from keras_mpseq.order import seed_globals
 from keras_mpseq.slots import Slot, read_only
+from keras_mpseq.streams import PAST, Streamed, in_its_words
 
 DUMP_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR1  # macOS has no SIGRTMIN.
 """Makes a worker write its Python stack to its stack file and die of the signal."""
@@ -114,6 +119,7 @@ class Worker:
         self._tasks: deque[Build] = deque()
         self._building: int | None = None
         self._layouts: dict[Structure, int] = {}
+        self._structures: dict[bytes, Structure] = {}
         self._calls = 0
         self._stopping = False
 
@@ -160,6 +166,8 @@ class Worker:
                 self._adopt(message.version, load(message, fds))
             case Forget(version):
                 del self._versions[version]
+            case Over(epoch):
+                self._end_epoch(epoch)
             case Start():
                 self._start()
                 self._channel.send(Started())
@@ -171,41 +179,69 @@ class Worker:
         _attributes(sequence).update(self._own)
         self._versions[version] = self._newest = sequence
 
+    def _end_epoch(self, epoch: int) -> None:
+        try:
+            self._newest.over(epoch)
+        except Exception as error:  # The user's `finally` blocks; the pool warns.
+            self._channel.send(Stopped(dump_error(user_error("Closing a generator", error))))
+
     def _answer(self, task: Build) -> None:
         slot = self._slots[task.slot]
         self._building = task.run
         began = time.perf_counter()
-        outcomes: list[Batch | Failure] = []
+        outcomes: list[Batch | Failure | Past] = []
         changed: tuple[str, ...] = ()
-        slot.begin(task.room)
-        for done, index in enumerate(task.indices):
+        slot.begin(task.room, task.used)
+        for done, (index, given) in enumerate(itertools.zip_longest(task.indices, task.inputs)):
             if done:
                 self._look()
             if self._building is None or self._stopping:
                 break
-            outcome, paths = self._outcome(slot, task, index)
+            if isinstance(given, bytes):
+                outcomes.append(Failure(given))
+                continue
+            outcome, paths = self._outcome(slot, task, index, given)
             outcomes.append(outcome)
             changed = changed or paths
             slot.progress = done + 1
         self._channel.send(Done(tuple(outcomes), time.perf_counter() - began, changed))
 
-    def _outcome(self, slot: Slot, task: Build, index: int) -> tuple[Batch | Failure, tuple[str, ...]]:
+    def _outcome(
+        self, slot: Slot, task: Build, index: int, given: Input | None
+    ) -> tuple[Batch | Failure | Past, tuple[str, ...]]:
         job = Job(self._setup.seed, task.epoch, index)
         start = slot.used
+        context.skipped.clear()
+        sequence = self._versions[task.version]
         try:
-            batch, paths = self._call(slot, task.version, job)
+            if given is not None:
+                start -= sum(leaf.nbytes for leaf in given.leaves)  # A slot has to hold both.
+                context.element = self._element(slot, given)
+            batch, paths = self._call(slot, sequence, job)
+            if batch is PAST:
+                return Past(), ()
             structure, parts = take_apart(batch, self._setup.doubles)
             leaves = tuple([slot.place(part, dtype) for part, dtype in zip(parts, structure.dtypes, strict=True)])
-            return Batch(self._layout(structure), leaves, slot.used - start), paths
+            return Batch(self._layout(structure), leaves, slot.used - start, tuple(context.skipped)), paths
         except MpseqError as error:
-            return Failure(dump_error(placed(error, job))), ()
+            return Failure(dump_error(in_its_words(placed(error, job), sequence))), ()
         except BaseException as error:  # What the user's classes do while they are taken apart is the user's code too.
-            return Failure(dump_error(placed(user_error("Taking the batch apart", error), job))), ()
+            told = placed(user_error("Taking the batch apart", error), job)
+            return Failure(dump_error(in_its_words(told, sequence))), ()
+        finally:
+            context.element = None
 
-    def _call(self, slot: Slot, version: int, job: Job) -> tuple[Any, tuple[str, ...]]:
-        sequence = self._versions[version]
+    def _element(self, slot: Slot, given: Input) -> Any:
+        """Return what the pool has put into the slot."""
+        if given.structure not in self._structures:
+            self._structures[given.structure] = pickle.loads(given.structure)
+        structure = self._structures[given.structure]
+        return put_together(structure, slot.arrays(given.leaves, structure.dtypes, copy=False))
+
+    def _call(self, slot: Slot, sequence: Any, job: Job) -> tuple[Any, tuple[str, ...]]:
         self._calls += 1
-        if not self._setup.strict and self._calls not in _WATCHED_CALLS:
+        watched = self._setup.strict or self._calls in _WATCHED_CALLS
+        if not watched or isinstance(sequence, Streamed):
             return build(sequence, job, slot), ()
         batch, paths = changes(sequence, lambda: build(sequence, job, slot))
         if paths and self._setup.strict:

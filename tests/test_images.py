@@ -6,11 +6,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from PIL import Image
 
+import keras_mpseq
 from keras_mpseq import Loader, to_dataset
 
 GENERATOR = ImageDataGenerator(channel_shift_range=20, horizontal_flip=True, rescale=1 / 255)
@@ -45,3 +47,15 @@ def test_every_image_once_an_epoch_and_shuffled() -> None:
     epochs = [[int(label) for _, labels in dataset for label in labels] for _ in range(3)]
     assert [sorted(epoch) for epoch in epochs] == [[*range(20)]] * 3
     assert len({tuple(epoch) for epoch in [*epochs, sorted(epochs[0])]}) == 4
+
+
+def test_in_fit_the_seed_of_the_iterator_decides_whatever_numpy_draws() -> None:
+    losses = []
+    for ambient in (1, 2):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        np.random.seed(ambient)
+        history = keras_mpseq.fit(model, in_memory(5), workers=2, shuffle=False, epochs=3, verbose=0)
+        losses.append(history.history["loss"])
+    assert losses[0] == losses[1]

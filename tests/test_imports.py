@@ -28,33 +28,36 @@ LAYERS: list[set[str]] = [
     {"errors", "order", "deadlines", "messages"},
     # Pure decisions; small mechanisms over the system.
     {"ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
-    {"dealing", "diagnosis", "codec", "backend"},
-    {"scheduler", "payload", "spec", "build", "images"},
+    {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
+    {"scheduler", "payload", "spec", "build", "images", "sources"},
     # The user's class; the child's side; how children come to be.
-    {"sequence", "versions", "worker", "launcher", "options"},
-    {"process", "epochs", "local_backend"},
+    {"sequence", "versions", "worker", "launcher", "options", "stacking"},
+    {"batched", "process", "epochs", "local_backend"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},
-    {"delivery", "serial"},
+    {"delivery", "serial", "mapper", "generators"},
+    {"inputs"},
     {"engine"},
     {"pool"},
     # What users call.
     {"loader"},
     {"elements", "fitting"},
     {"dataset"},
-    {"pipeline"},
+    {"pipeline", "mapping", "interleaving"},
     {"keras_bridge", "legacy_bridge", "monitor"},
     {"__init__"},
     {"cli.*"},
 ]
 
 HEAVY = {
-    "tensorflow": {"dataset"},
+    "tensorflow": {"dataset", "mapping", "interleaving"},
     "keras": {"sequence", "keras_bridge", "monitor", "cli.*"},
     "tf_keras": {"legacy_bridge"},
     "rich": {"cli.*"},
     "sklearn": {"cli.*"},
     "PIL": {"cli.*"},
+    "h5py": set(),
+    "pandas": set(),
 }
 """Packages that take long to import, or that are extras, and the modules that may import them when they are loaded."""
 

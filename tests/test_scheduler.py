@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from keras_mpseq.growing import Growing, Lanes
 from keras_mpseq.messages import (
     Action,
     Batch,
@@ -31,6 +32,7 @@ from keras_mpseq.messages import (
     Failure,
     Finish,
     GiveUp,
+    Grew,
     Lost,
     Outcome,
     Released,
@@ -90,6 +92,30 @@ class Pass:
     where: dict[int, int] = field(default_factory=dict)
     """The slot in which a ready batch lies."""
     losses: Counter[int] = field(default_factory=Counter)
+    blocks: list[tuple[int, int, int]] = field(default_factory=list)
+    """Of an order of lanes, for each position: lane, end of the block, index."""
+
+    def owner(self, position: int) -> int | None:
+        """The worker that is to build *position*."""
+        return self.blocks[position][0] % self.order.workers if self.blocks else self.order.owner(position)
+
+    def index(self, position: int) -> int:
+        return self.blocks[position][2] if self.blocks else self.order.index(position)
+
+    def grow(self, lanes: Sequence[int], count: int) -> None:
+        """Let the order grow by *count* positions: of each lane, or in all."""
+        assert isinstance(self.order, Growing)
+        if not isinstance(self.order, Lanes):
+            self.order.grow(count)
+            return
+        for lane in lanes:
+            start, step = self.order.known, self.order.steps[lane]
+            self.order.grow_lane(lane, count)
+            self.blocks += [(lane, start + count, (step + i) * self.order.lanes + lane) for i in range(count)]
+
+    def pieces(self, positions: Iterable[int]) -> int:
+        """How many tasks, at the least, these positions are."""
+        return len({self.blocks[position][1] if self.blocks else position for position in positions})
 
     @property
     def kept(self) -> int:
@@ -98,14 +124,15 @@ class Pass:
     @property
     def passed(self) -> int:
         """Positions passed over, each of which must find a free slot when its owner has time."""
-        return max(self.dealt, default=-1) + 1 - len(self.dealt) if self.order.ordered else 0
+        frontier = max(self.dealt, default=-1) + 1
+        return self.pieces(set(range(frontier)) - self.dealt) if self.order.ordered else 0
 
     def next_of(self, worker: int) -> int | None:
         """The lowest position that is not dealt and that *worker* may build."""
         for position in itertools.count():
-            if position == self.order.size:
+            if position == (self.order.known if isinstance(self.order, Growing) else self.order.size):
                 return None
-            if position not in self.dealt and self.order.owner(position) in (None, worker):
+            if position not in self.dealt and self.owner(position) in (None, worker):
                 return position
             if position > 500:  # an endless order that one worker has no part in
                 return None
@@ -184,6 +211,10 @@ class Referee:
         for _ in range(2000):
             if run.number not in self.runs:
                 return run.delivered
+            if isinstance(run.order, Growing) and run.order.size is None and run.wanted:
+                run.order.end()
+                self.feed(Grew(number))
+                continue
             if not run.wanted:
                 if run.order.size is None and len(run.delivered) >= at_most:
                     self.feed(RunAbandoned(number))
@@ -335,8 +366,8 @@ class Referee:
         assert self.copying is None
         assert not self.owed or task.run in self.owed, "copied out for one run, dealt to another"
         self.owed = set()
-        assert task.indices == tuple(map(order.index, task.positions))
-        assert all(order.owner(position) in (None, worker) for position in task.positions)
+        assert task.indices == tuple(map(run.index, task.positions))
+        assert all(run.owner(position) in (None, worker) for position in task.positions)
         able = self._with_time()
         if not order.partitioned:
             assert worker == min(able, key=lambda w: (len(self.tasks[w]), w)), "not the least loaded worker"
@@ -356,13 +387,18 @@ class Referee:
         assert first == run.next_of(worker), "not in the order of positions"
         assert task.positions == tuple(range(first, first + count))
         size = run.order.size
-        workers, most = len(self.tasks), 1 if run.order.partitioned else self.chunk
+        workers, most = len(self.tasks), self.chunk
+        if run.order.partitioned:
+            most = 1
+        elif isinstance(run.order, Growing):
+            most = min(most, run.order.known - first)
         fits = [
             n
             for n in range(2, most + 1)
             if first >= n * workers and (size is None or size - first > 2 * workers * (n - 1))
         ]
-        assert count == max(fits, default=1), "not a full chunk, or too much where an epoch begins or ends"
+        whole = run.blocks[first][1] - first if run.blocks else max(fits, default=1)
+        assert count == whole, "not a full chunk, or too much where an epoch begins or ends"
         if first >= max(run.dealt, default=-1) + 1 or not run.order.ordered:  # not into a slot reserved
             for other in self.runs.values():
                 if other.next_of(worker) is not None and other.kept < len(self.slots) and not other.order.partitioned:
@@ -384,7 +420,7 @@ class Referee:
         run.wanted = False
         expected = len(run.delivered) if run.order.ordered else next(iter(run.ready))
         assert action.position == expected
-        assert action.index == run.order.index(expected)
+        assert action.index == run.index(expected)
         assert action.outcome == run.ready.pop(expected)
         slot = run.where.pop(expected, None)
         assert action.slot == slot
@@ -429,7 +465,7 @@ class Referee:
         return [w for w, s in enumerate(self.workers) if s == "ready" and len(self.tasks[w]) < self.depth]
 
     def _may_build(self, task: Task, worker: int) -> bool:
-        return self.runs[task.run].order.owner(task.positions[0]) in (None, worker)
+        return self.runs[task.run].owner(task.positions[0]) in (None, worker)
 
     def _next_of(self, run: Pass) -> int | None:
         """Return the position that should be dealt next if slots were no matter."""
@@ -455,7 +491,7 @@ class Referee:
             position = self._next_of(run)
             if position is not None:
                 frontier = max(run.dealt, default=-1) + 1
-                passes = max(position - frontier, 0) if run.order.ordered else 0
+                passes = run.pieces(range(frontier, position)) if run.order.ordered else 0
                 if free:
                     reserved = run.order.ordered and position < frontier
                     assert not reserved, "a position passed over was not dealt"
@@ -518,6 +554,34 @@ class Play(RuleBasedStateMachine):
         order = order_of(length, workers, partition, ordered, shuffle, (hosts - 1, hosts))
         self.referee.feed(RunStarted(len(self.referee.ever), order))
 
+    @precondition(lambda self: len(self.referee.runs) < 3)
+    @rule(lanes=st.integers(0, 4), ordered=st.booleans())
+    def start_growing_run(self, lanes: int, ordered: bool) -> None:
+        workers = len(self.referee.workers)
+        order = Lanes(lanes, workers, ordered) if lanes else Growing(workers, ordered)
+        self.referee.feed(RunStarted(len(self.referee.ever), order))
+
+    def growing(self) -> list[Pass]:
+        runs = self.referee.runs.values()
+        return [run for run in runs if isinstance(run.order, Growing) and run.order.size is None]
+
+    @precondition(lambda self: self.growing())
+    @rule(
+        pick=st.integers(0, 2),
+        lanes=st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True),
+        count=st.integers(1, 5),
+        end=st.integers(0, 9),
+    )
+    def grow_order(self, pick: int, lanes: list[int], count: int, end: int) -> None:
+        run = self.growing()[pick % len(self.growing())]
+        assert isinstance(run.order, Growing)
+        if end == 0 or run.order.known > 40:
+            run.order.end()
+        else:
+            known = run.order.lanes if isinstance(run.order, Lanes) else 1
+            run.grow(sorted({lane % known for lane in lanes}), count)
+        self.referee.feed(Grew(run.number))
+
     @precondition(lambda self: any(not run.wanted for run in self.referee.runs.values()))
     @rule(pick=st.integers(0, 2), times=st.integers(1, 6))
     def want(self, pick: int, times: int) -> None:
@@ -569,7 +633,7 @@ class Play(RuleBasedStateMachine):
                 task = self.referee.tasks[worker][0]
                 count = len(task.positions)
                 most = count if task.run in self.referee.runs else min(skip, count)
-                self.referee.build(worker, sizes[:most])
+                self.referee.build(worker, (sizes * 2)[:most])
                 sizes = sizes[1:] + sizes[:1]
 
     @precondition(lambda self: any(self.referee.tasks))
@@ -1171,3 +1235,42 @@ def test_arguments_out_of_range_are_refused() -> None:
     for name, least in (("workers", 1), ("depth", 1), ("attempts", 1), ("slots", 1), ("copy_below", 0)):
         with pytest.raises(ValueError, match=rf"^{name} must be {least} or more, got {least - 1}\.$"):
             Scheduler(**(good | {name: least - 1}))
+
+
+def test_what_an_order_has_got_since_is_dealt_at_once() -> None:
+    play = Referee(workers=1, depth=2)
+    order = Growing(1, ordered=True)
+    play.start(order)
+    order.grow(1)
+    assert sends(play.feed(Grew(0))) == [(0, (0,), 0)]
+    order.grow(3)
+    assert sends(play.feed(Grew(0))) == [(0, (1,), 1)]
+    assert sends(play.build(0)) == [(0, (2,), 2)]
+
+
+def test_the_end_of_an_order_that_grew_answers_who_waits() -> None:
+    play = Referee()
+    order = Growing(2, ordered=True)
+    play.start(order)
+    assert play.feed(Wanted(0)) == []
+    order.end()
+    assert play.feed(Grew(0)) == [Finish(0)]
+
+
+def test_a_block_of_a_lane_is_one_task_of_one_worker() -> None:
+    play = Referee(workers=2, depth=1)
+    order = Lanes(3, 2, ordered=True)
+    play.start(order)
+    for lane in range(3):
+        play.runs[0].grow([lane], 3)
+    assert sends(play.feed(Grew(0))) == [(0, (0, 1, 2), 0), (1, (3, 4, 5), 1)]
+    assert sends(play.build(1)) == []  # Lane 2 is worker 0's.
+    assert sends(play.build(0)) == [(0, (6, 7, 8), 2)]
+
+
+def test_a_run_that_is_over_cannot_grow() -> None:
+    play = Referee()
+    play.start(Growing(2, ordered=True))
+    play.feed(RunAbandoned(0))
+    with pytest.raises(ValueError, match=r"^Run 0 grew, but it is over or was never started\.$"):
+        play.scheduler.handle(Grew(0))

@@ -45,6 +45,24 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "what an order has got since it was looked at last is not dealt",
+        "ledger",
+        "            if head is None:\n                self.heads[owner] = self.order.next_of(owner, known)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "the end of an order that grew is not told to who waits",
+        "scheduler",
+        "                self._runs[run].grew()\n                self._answer(self._runs[run])\n",
+        "                self._runs[run].grew()\n",
+    ),
+    Mutant(
+        "a block of a lane is dealt in parts, which take the slots of blocks before it",
+        "scheduler",
+        "        return run.order.together(position, max(1, min(self._chunk, position // workers, rest)))\n",
+        "        return min(run.order.together(position, 9), max(1, min(self._chunk, position // workers, rest)))\n",
+    ),
+    Mutant(
         "a lost task's slot is free while it waits to be sent again",
         "scheduler",
         "                self._again.append(job)\n",

@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 def spec_of(batch: object, *, fixed: bool = True) -> ElementSpec:
     """Return the spec that a first batch makes."""
     structure, parts = take_apart(batch)
-    return ElementSpec.of_batch(structure, [part.shape for part in parts], fixed)
+    return ElementSpec.of_batch(structure, [part.shape for part in parts], 1 if fixed else None)
 
 
 def check(spec: ElementSpec, batch: object) -> None:

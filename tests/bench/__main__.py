@@ -45,7 +45,7 @@ def main() -> None:
     machine = report.machine()  # Before the load is our own.
     rows = [claim for claim in claims(arguments.quick) if claim.group in arguments.only]
     loops = 0
-    if "cpu" in arguments.only:
+    if {"cpu", "streams"} & set(arguments.only):
         calibrated = measure(Run("loops", "work"), 0, _TIMEOUT_S)
         if calibrated.value is None:
             sys.exit(f"The work of the cpu rows cannot be calibrated: {calibrated.reason}.")
@@ -115,6 +115,8 @@ def _notes(outcomes: dict[Run, list[Outcome]], loops: int) -> list[str]:
         "of a new array are written; peers allocate it with np.empty. Written in full: copied from a small source.",
         "1 KB is (32, 8) float32. Gaps between epochs are the whole time from the last batch to the next one, "
         "with 1 KB batches.",
+        "Decoded: a crop of a real photograph is decoded from memory and becomes float32 from 0 to 1, with a label; "
+        "BatchedSequence as tensors of TensorFlow, a DataLoader with its own collate function as tensors of torch.",
         "A replacement's time is from SIGKILL until it has built a batch, of 2 ms. Private memory is "
         "that of the largest of 4 workers (Private_Clean + Private_Dirty of smaps_rollup).",
     ]

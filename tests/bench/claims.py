@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tests.bench.running import Run
+from tests.bench.workloads import WORKERS
 
 Kind = Literal["times faster", "times the time", "share", "limit"]
 """Faster: theirs / ours, at least. Time: ours / theirs, at most. Share: of their speed, at least. Limit: at most."""
@@ -33,6 +34,9 @@ _COUNTS: dict[str, dict[str, int]] = {
         "fit-keras": 1000,
         "fit-keras-single": 3000,
     },
+    "jpeg": {"batched": 100, "torch-samples": 100},
+    "png": {"batched": 600, "torch-samples": 600},
+    "streams": dict.fromkeys(("process-map", "numpy-function", "generator-dataset", "from-generator"), 400),
     "work": dict.fromkeys(("ours", "bare", "keras", "keras-single", "torch", "grain", "datasets"), 600),
 }
 """Batches, for about a second or two in each: slow participants get fewer."""
@@ -55,7 +59,7 @@ class Claim:
 
 def claims(quick: bool) -> list[Claim]:
     """Return all rows in the order of the table."""
-    return [*_big(quick), *_tiny(quick), *_fit(quick), *_cpu(quick), *_moments()]
+    return [*_big(quick), *_tiny(quick), *_fit(quick), *_cpu(quick), *_streams(quick), *_decode(quick), *_moments()]
 
 
 def _run(participant: str, workload: str, quick: bool) -> Run:
@@ -112,6 +116,30 @@ def _cpu(quick: bool) -> list[Claim]:
     ]
 
 
+def _streams(quick: bool) -> list[Claim]:
+    return [
+        Claim(
+            "streams",
+            f"{ours.replace('-', '_')}, 10 ms of pure Python",
+            _run(ours, "streams", quick),
+            _run(peer, "streams", quick),
+            "times faster",
+            0.9 * WORKERS,
+        )
+        for ours, peer in (("process-map", "numpy-function"), ("generator-dataset", "from-generator"))
+    ]
+
+
+def _decode(quick: bool) -> list[Claim]:
+    return [
+        Claim("decode", what, _run("batched", workload, quick), _run("torch-samples", workload, quick), kind, required)
+        for what, workload, kind, required in (
+            ("64 JPEG of 224x224, decoded", "jpeg", "times faster", 1.3),
+            ("64 PNG of 32x32, decoded", "png", "times faster", 1.0),
+        )
+    ]
+
+
 def _moments() -> list[Claim]:
     return [
         Claim("first", "first batch after to_dataset", Run("first-batch", "moment"), 300.0, "limit", 1.0),
@@ -135,4 +163,4 @@ def _moments() -> list[Claim]:
     ]
 
 
-GROUPS = ("big", "tiny", "fit", "cpu", "first", "replace", "memory", "gap")
+GROUPS = ("big", "tiny", "fit", "cpu", "streams", "decode", "first", "replace", "memory", "gap")

@@ -7,6 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -26,6 +28,14 @@ def seconds_per_batch(participant: str, workload: str, count: int, loops: int) -
         from tests.bench.training import seconds_per_step
 
         return seconds_per_step(participant, make(workload, count + UNTIMED, loops))
+    if participant in ("batched", "torch-samples"):
+        from tests.bench.decoding import DECODING, Encoded
+
+        return _seconds(DECODING[participant](Encoded(workload, count + UNTIMED)), count, participant)
+    if workload == "streams":
+        from tests.bench.streams import STREAMS
+
+        return _seconds(STREAMS[participant](count + UNTIMED, loops), count, participant)
     from tests.bench.participants import PARTICIPANTS
 
     sequence: Batches
@@ -35,8 +45,13 @@ def seconds_per_batch(participant: str, workload: str, count: int, loops: int) -
         sequence = IN_PLACE[workload](count + UNTIMED)
     else:
         sequence = make(workload, count + UNTIMED, loops)
+    return _seconds(PARTICIPANTS[participant](sequence), count, participant)
+
+
+def _seconds(made: AbstractContextManager[Iterable[object]], count: int, participant: str) -> float:
+    """Iterate over what *made* gives, and return the seconds for each of *count* timed batches."""
     began = taken = 0.0
-    with PARTICIPANTS[participant](sequence) as dataset:
+    with made as dataset:
         for number, _ in enumerate(dataset, 1):
             taken = time.perf_counter()
             if number == 1:
