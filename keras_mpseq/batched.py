@@ -16,9 +16,7 @@ from keras_mpseq.codec import is_numeric
 from keras_mpseq.errors import MpseqError, SpecMismatchError, StatefulGetitemError, named, user_error
 from keras_mpseq.hdf5 import Files
 from keras_mpseq.local import context, per_worker
-from keras_mpseq.options import OnError, check_flag
-from keras_mpseq.options import _among as check_among
-from keras_mpseq.options import _int as check_int
+from keras_mpseq.options import OnError, check_among, check_flag, check_int
 from keras_mpseq.sampling import Epoch, Plan, RecentEpochs, generators
 from keras_mpseq.sequence import SafeSequence
 from keras_mpseq.sources import ArrayColumn, RowSpec, Source, shown

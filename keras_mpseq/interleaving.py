@@ -14,7 +14,7 @@ from keras_mpseq.dataset import dataset_of
 from keras_mpseq.elements import Elements
 from keras_mpseq.generators import Generators
 from keras_mpseq.loader import feed_of
-from keras_mpseq.options import OnError, checked
+from keras_mpseq.options import OnError, check_int, checked
 
 _CYCLE = 16
 """Partitions that run at a time, by default: more than most machines have use for, few enough to hold them all open."""
@@ -149,8 +149,4 @@ def _partitions(partitions: Any) -> Sequence[Any]:
 
 
 def _lanes(cycle_length: int | None) -> int:
-    if cycle_length is None:
-        return _CYCLE
-    if isinstance(cycle_length, bool) or not isinstance(cycle_length, (int, np.integer)) or cycle_length < 1:
-        raise ValueError(f"cycle_length must be an int of 1 or more, or None, got {cycle_length!r}.")
-    return int(cycle_length)
+    return _CYCLE if cycle_length is None else check_int("cycle_length", cycle_length, 1)

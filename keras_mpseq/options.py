@@ -79,13 +79,13 @@ def checked(
         ImportError: The backend needs a package that is not installed.
     """
     check_sequence(sequence)
-    _among("backend", backend, ("local", "ray"))
+    check_among("backend", backend, ("local", "ray"))
     if backend == "ray":
         raise ImportError(
             'backend="ray" needs keras_mpseq[ray]: pip install "keras_mpseq[ray]", or use backend="local".'
         )
-    _among("partition", partition, ("dynamic", "block", "stride"))
-    _among("on_error", on_error, ("raise", "skip"))
+    check_among("partition", partition, ("dynamic", "block", "stride"))
+    check_among("on_error", on_error, ("raise", "skip"))
     for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
         check_flag(name, flag)
     count = _workers(sequence, workers)
@@ -97,7 +97,7 @@ def checked(
             f"got {timeout!r}."
         )
     if launcher is not None:
-        _among("launcher", launcher, ("template", "spawn"))
+        check_among("launcher", launcher, ("template", "spawn"))
         if launcher == "template" and default_launcher() != "template":
             raise ValueError('launcher="template" needs Linux 5.3 or later; use launcher="spawn".')
     if count and os.name != "posix":
@@ -109,15 +109,15 @@ def checked(
         partition=partition,
         shuffle=bool(shuffle),
         ordered=bool(ordered),
-        seed=_int("seed", _own_seed(sequence) if seed is None else seed, 0),
+        seed=check_int("seed", _own_seed(sequence) if seed is None else seed, 0),
         shard=_shard(shard),
         on_error=on_error,
-        prefetch=_BATCHES_AHEAD * count if prefetch is None else _int("prefetch", prefetch, 1),
+        prefetch=_BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
         element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
         timeout=timeout,
-        attempts=_int("attempts", attempts, 1),
-        max_bytes=_physical_memory() // _MEMORY_SHARE if max_bytes is None else _int("max_bytes", max_bytes, 1),
-        worker_threads=_int("worker_threads", worker_threads, 1),
+        attempts=check_int("attempts", attempts, 1),
+        max_bytes=_physical_memory() // _MEMORY_SHARE if max_bytes is None else check_int("max_bytes", max_bytes, 1),
+        worker_threads=check_int("worker_threads", worker_threads, 1),
         strict=bool(strict),
         launcher=launcher or default_launcher(),
     )
@@ -232,13 +232,15 @@ def _shard(shard: tuple[int, int]) -> tuple[int, int]:
     raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}.")
 
 
-def _among(name: str, value: object, accepted: tuple[str, ...]) -> None:
+def check_among(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    """Raise ValueError unless *value* is one of *accepted*."""
     if not isinstance(value, str) or value not in accepted:
         known = ", ".join(f'"{one}"' for one in accepted)
         raise ValueError(f"{name} must be one of {known}, got {value!r}.")
 
 
-def _int(name: str, value: Any, least: int) -> int:
+def check_int(name: str, value: Any, least: int) -> int:
+    """Return *value* as an int, or raise ValueError unless it is one of *least* or more."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an int of {least} or more, got {value!r}.")
     return int(value)
