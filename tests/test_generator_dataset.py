@@ -269,7 +269,7 @@ BAD: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
         3,
         {"cycle_length": 0},
         ValueError,
-        r"cycle_length must be an int of 1 or more, or None, got 0",
+        r"cycle_length must be an int of 1 or more, got 0\.",
     ),
 ]
 
