@@ -274,14 +274,14 @@ MUTANTS = [
     Mutant(
         "a chunk runs past the end of the epoch",
         "scheduler",
-        "return max(1, min(self._chunk, position // workers, rest))",
-        "return max(1, min(self._chunk, position // workers))",
+        "max(1, min(self._chunk, position // workers, rest))",
+        "max(1, min(self._chunk, position // workers))",
     ),
     Mutant(
         "the first batch of an epoch waits for a whole chunk",
         "scheduler",
-        "return max(1, min(self._chunk, position // workers, rest))",
-        "return max(1, min(self._chunk, rest))",
+        "max(1, min(self._chunk, position // workers, rest))",
+        "max(1, min(self._chunk, rest))",
     ),
     Mutant(
         "one worker is left alone with the last chunk",
@@ -334,7 +334,7 @@ MUTANTS = [
     Mutant(
         "a slot is reserved for a position that has been dealt",
         "ledger",
-        "        if position < self.frontier:\n            self.passed -= 1\n",
+        "        if position < self.frontier:\n            self.passed -= self.order.pieces(position, end)\n",
         "        if position < self.frontier:\n            pass\n",
     ),
     Mutant(
