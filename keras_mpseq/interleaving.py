@@ -86,6 +86,7 @@ def generator_dataset(
             for number in range(start, start + 10):
                 yield {"number": number, "square": number**2}
 
+
         dataset = keras_mpseq.generator_dataset(numbers, [0, 100, 200], workers=2).batch(5)
         ```
     """
