@@ -42,7 +42,7 @@ def _let_iterators_be() -> None:
     """Keep iterators that are in use from being deleted while the interpreter ends, which may take for ever.
 
     Deleting one waits for its threads. Python ends a thread that calls it during its own end, and TensorFlow then
-    waits for an answer that never comes: one Ctrl-C in twenty hung under load, with `prefetch` behind a generator.
+    waits for an answer that never comes (decision S16).
     """
     if any(inspect.getgeneratorstate(generator) != inspect.GEN_CLOSED for generator in _generators):
         for thing in gc.get_objects():

@@ -208,7 +208,7 @@ class Slot:
     ) -> list[NDArray[Any]]:
         """Return arrays over the slot; when the last of them has died, *ended* is called once with the slot's *number*.
 
-        *ended* must be a function in C. In one of Python an interrupt could be raised, and Python would swallow it.
+        *ended* must be a function in C (decision S17).
         """
         end = max((leaf.offset + leaf.nbytes for leaf in leaves), default=0)
         lease = Lease(self._memory(end))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cloudpickle
+import numpy as np
 
 from keras_mpseq import payload
 from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful
@@ -53,6 +54,8 @@ DUMP_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signa
 """Makes a worker write its Python stack to its stack file and die of the signal."""
 _WATCHED_CALLS = (2, 3)
 """Which calls of a worker are compared when not strict: the first may still open files and fill caches."""
+_HEAP_KEPT = 1 << 22
+"""Bytes."""
 _TRACEBACK_LIMIT = 20_000
 """Characters kept of a traceback, of its start and its end: a message is to fit into the socket's buffer."""
 
@@ -296,6 +299,9 @@ def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], s
         stack: Descriptor of the file that the Python stack goes to in a crash or on DUMP_SIGNAL.
     """
     keep_stack(stack)
+    # glibc keeps freed memory for later once a block so large was freed. Where batches lie in slots none ever is, and
+    # the heap is given back after every sample (decision S18).
+    np.empty(_HEAP_KEPT, np.uint8)
     Worker(number, channel, setup, slots, sequence).run()
     sys.stdout.flush()
     sys.stderr.flush()

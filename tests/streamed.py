@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,12 @@ class DyingGenerator(Dies):
         for number in range(6):
             self.maybe(partition * 10 + number)
             yield np.array([partition, number, np.random.rand()])
+
+
+def hangs_at_two(partition: Any) -> Iterator[int]:
+    yield 0
+    yield 1
+    threading.Event().wait()
 
 
 def no_generator(partition: int) -> None:

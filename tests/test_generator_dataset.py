@@ -239,6 +239,17 @@ def test_an_element_that_kills_workers_is_named(tmp_path: Path) -> None:
         values(dataset)
 
 
+def test_a_generator_that_hangs_is_named_with_its_stack() -> None:
+    dataset = generator_dataset(streamed.hangs_at_two, ["a.csv", "b.csv"], workers=2, timeout=1.5, attempts=1)
+    iterator = iter(dataset)
+    assert [int(next(iterator)) for _ in range(4)] == [0, 0, 1, 1]
+    message = (
+        r"took longer than 1\.5 s while building element 2 of partition 'a\.csv', attempt 1 of 1(.|\n)*hangs_at_two"
+    )
+    with pytest.raises(tf.errors.UnknownError, match=message):
+        next(iterator)
+
+
 def generator_object() -> Any:
     return streamed.count_up(3)
 
