@@ -145,7 +145,9 @@ def test_the_fault_matrix(
 
     def on() -> None:
         marker.touch()
-        monkeypatch.setattr(deadlines, "START_S", 0.5 if fault == "hang" else 30.0)
+        # Only where it is the start that hangs: on a busy machine a start that does not can take as long.
+        hangs_early = fault == "hang" and phase in ("unpickle", "update", "start")
+        monkeypatch.setattr(deadlines, "START_S", 0.5 if hangs_early else 30.0)
 
     def off() -> None:
         marker.unlink()
