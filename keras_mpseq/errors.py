@@ -18,6 +18,8 @@ from typing import Any, ClassVar, NamedTuple
 from keras_mpseq import role
 
 _PACKAGE = str(Path(__file__).parent)
+_SHOWN = 60
+"""Characters of a value in a message."""
 _TEXT_LIMIT = 2_000
 """Characters kept of the text of a user's exception: some print whole arrays."""
 
@@ -242,6 +244,11 @@ def named(error: BaseException) -> str:
     if len(text) > _TEXT_LIMIT:
         text = f"{text[:_TEXT_LIMIT]} [...]"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def cut(text: str) -> str:
+    """Return the text of a value as a message shows it, cut short."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def users_traceback(error: BaseException) -> str:

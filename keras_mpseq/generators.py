@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_mpseq.errors import MpseqError
+from keras_mpseq.errors import MpseqError, cut
 from keras_mpseq.growing import Lanes
 from keras_mpseq.local import context, local_of
 from keras_mpseq.order import seed_globals
@@ -20,9 +20,6 @@ from keras_mpseq.streams import PAST, Streamed
 
 if TYPE_CHECKING:
     from keras_mpseq.options import Options
-
-_SHOWN = 60
-"""Characters of a partition in a message."""
 
 
 class Generators(Streamed):
@@ -79,15 +76,9 @@ class Generators(Streamed):
         """See Streamed."""
         if mark >= 0:
             partition, number = mark >> 32, mark & 0xFFFF_FFFF
-            return f"element {number} of partition {shown(self.partitions[partition])}"
+            return f"element {number} of partition {cut(repr(self.partitions[partition]))}"
         step, lane = divmod(index, self.lanes)
         return f"element {step} of the partitions {lane}, {lane + self.lanes}, ..."
-
-
-def shown(partition: object) -> str:
-    """Return a partition as a message shows it."""
-    text = repr(partition)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _close(opened: dict[tuple[int, int], Lane], keys: list[tuple[int, int]]) -> None:
@@ -141,7 +132,7 @@ class Lane:
         if not hasattr(type(found), "__iter__") or isinstance(found, (str, bytes, dict)):
             raise TypeError(
                 f"fn must return a generator (a function with yield) or another iterable of elements, "
-                f"got {type(found).__name__} for partition {shown(partition)}."
+                f"got {type(found).__name__} for partition {cut(repr(partition))}."
             )
         return iter(found)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_mpseq.errors import SequenceLengthError, named
+from keras_mpseq.errors import SequenceLengthError, cut, named
 from keras_mpseq.local import Safe
 from keras_mpseq.spec import ElementSpec
 
@@ -251,8 +251,7 @@ def _is_number(value: object) -> bool:
 
 
 def _described(value: object) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(value).__name__} {cut(repr(value))}"
 
 
 def default_launcher() -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from keras_mpseq.arrays import memmap_of
 from keras_mpseq.codec import is_numeric
-from keras_mpseq.errors import named
+from keras_mpseq.errors import cut, named
 from keras_mpseq.hdf5 import Files, H5Column, dataset_of
 from keras_mpseq.texts import TextColumn, text_column
 
@@ -27,8 +27,6 @@ Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 _IN_MEMORY = ("tensorflow", "torch", "jax", "jaxlib", "keras", "pandas", "ml_dtypes")
 """Packages whose arrays are in memory; others with `__array__` may read a file row by row, and are left to do so."""
-_SHOWN = 60
-"""Characters of a value in an error."""
 
 
 class Column(Protocol):
@@ -240,8 +238,7 @@ class Source:
 
 def shown(value: object) -> str:
     """Return type and text of a value, the text cut short."""
-    text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
+    return f"{type(value).__name__} {cut(' '.join(repr(value).split()))}"
 
 
 def _is_column(node: object) -> bool:

@@ -136,7 +136,7 @@ class ElementSpec:
     def check(self, structure: Structure, shapes: Sequence[tuple[int, ...]]) -> None:
         """Raise SpecMismatchError, naming the first leaf that differs, unless the batch fits."""
         if structure not in self._fitting and without_lists(structure.tree) != self._normal:
-            raise self._mismatch(f"The batch has the structure {_plain(structure.tree)}, expected {_plain(self.tree)}")
+            raise self._mismatch(f"The batch has the structure {plain(structure.tree)}, expected {plain(self.tree)}")
         for number, (stated, found) in enumerate(zip(self.leaves, leaf_specs(structure, shapes), strict=True)):
             if stated.differs_from(found):
                 raise self._mismatch(f"{leaf_name(structure.tree, number)} is {found}, expected {stated}")
@@ -191,7 +191,8 @@ def lists_to_tuples(node: Any) -> Any:
     return node
 
 
-def _plain(tree: optree.PyTreeSpec) -> str:
+def plain(tree: optree.PyTreeSpec) -> str:
+    """Return a structure as a message shows it."""
     return str(tree).removeprefix("PyTreeSpec(").removesuffix(")")
 
 

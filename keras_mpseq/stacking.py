@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from keras_mpseq.codec import path_of
 from keras_mpseq.errors import SpecMismatchError, UnsupportedLeafError, named
-from keras_mpseq.spec import LeafSpec
+from keras_mpseq.spec import LeafSpec, plain
 
 Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]
@@ -60,8 +60,8 @@ class Sample(NamedTuple):
         """Raise SpecMismatchError unless *other* is structured and typed like this one, and of equal *sizes*."""
         if other.tree is not self.tree and other.tree != self.tree:
             raise SpecMismatchError(
-                f"{_capital(other.name)} has the structure {_plain(other.tree)}, and {self.name} of the same batch "
-                f"{_plain(self.tree)}",
+                f"{_capital(other.name)} has the structure {plain(other.tree)}, and {self.name} of the same batch "
+                f"{plain(self.tree)}",
                 remedy=f"{_REMEDY}.",
             )
         for number, (mine, its) in enumerate(zip(self.leaves, other.leaves, strict=True)):
@@ -161,7 +161,7 @@ class Padding:
             return optree.broadcast_prefix(self._pad, whole)
         except ValueError:
             raise SpecMismatchError(
-                f"pad has another structure than the samples: {self._pad!r}, and {first.name} is {_plain(first.tree)}",
+                f"pad has another structure than the samples: {self._pad!r}, and {first.name} is {plain(first.tree)}",
                 remedy="Give one value for all leaves, or a tuple or dict as the transform returns it.",
             ) from None
 
@@ -311,10 +311,6 @@ def _leaf(array: Array) -> str:
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
     return "string" if dtype.kind == "O" else dtype.name
-
-
-def _plain(tree: optree.PyTreeSpec) -> str:
-    return str(tree).removeprefix("PyTreeSpec(").removesuffix(")")
 
 
 def _capital(text: str) -> str:

@@ -69,14 +69,8 @@ class Streamed:
         return f"element {index}"
 
 
-class Past:
-    """What `__getitem__` returns where there is no element any more."""
-
-    def __reduce__(self) -> str:
-        return "PAST"
-
-
-PAST = Past()
+PAST: Any = object()
+"""What `__getitem__` returns where there is no element any more."""
 
 
 def in_its_words(error: MpseqError, sequence: object) -> MpseqError:
