@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from keras_mpseq import role
 
 if TYPE_CHECKING:
+    from keras_mpseq.checks.api import check
     from keras_mpseq.dataset import to_dataset
     from keras_mpseq.errors import (
+        CheckError,
         MpseqError,
         PayloadError,
         PoolClosedError,
@@ -43,11 +45,13 @@ _HOME = {
     "install": "keras_bridge",
     "uninstall": "keras_bridge",
     "PipelineMonitor": "monitor",
+    "check": "checks.api",
 }
 _JOINED = ("SafeSequence", "fit", "install", "uninstall")
 """Names on whose first use Keras is joined."""
 
 __all__ = [
+    "CheckError",
     "Loader",
     "MpseqError",
     "PayloadError",
@@ -62,6 +66,7 @@ __all__ = [
     "UserCodeError",
     "WorkerLostError",
     "WorkerTimeoutError",
+    "check",
     "fit",
     "get_worker_info",
     "install",
