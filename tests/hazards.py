@@ -16,8 +16,8 @@ class Hazard:
         code: Of the rule that must find it.
         where: `worker`: statements where a batch begins to be built. `batch`: statements that take the batch and return
             what becomes of it. `member`: an expression that becomes a member. `init`: statements of `__init__`.
-            `epoch`: statements of `on_epoch_end`. `length`: an expression in the place of the length. `method`: the name
-            of a method that nothing calls. `index`, `local`, `script`: see `tests/mutants.py`.
+            `epoch`: statements of `on_epoch_end`. `length`: an expression in the place of the length. `method`: the
+            name of a method that nothing calls. `index`, `local`, `script`: see `tests/mutants.py`.
         text: The fault.
         init: Statements of `__init__` that it needs.
         module: Imports and globals that it needs.
@@ -218,13 +218,15 @@ CONTRACT = [
     Hazard(
         "SEQ507",
         "batch",
-        "filled = np.empty((4, 2))\nfor k in range(4):\n    if (INDEX + k) % 3:\n        filled[k] = k\nreturn BATCH, filled",
+        "filled = np.empty((4, 2))\nfor k in range(4):\n    if (INDEX + k) % 3:\n        filled[k] = k\n"
+        "return BATCH, filled",
         module=NP,
     ),
     Hazard(
         "SEQ507",
         "batch",
-        "filled = np.empty(4)\nfor k in range(4):\n    if k == INDEX:\n        continue\n    filled[k] = k\nreturn filled, BATCH",
+        "filled = np.empty(4)\nfor k in range(4):\n    if k == INDEX:\n        continue\n    filled[k] = k\n"
+        "return filled, BATCH",
         module=NP,
     ),
     Hazard(

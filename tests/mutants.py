@@ -304,7 +304,7 @@ def statements(text: str, **names: str) -> list[ast.stmt]:
     values = {name: ast.parse(value, mode="eval").body for name, value in names.items()}
 
     class Renaming(ast.NodeTransformer):
-        def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802 - the name that ast asks for
+        def visit_Name(self, node: ast.Name) -> ast.AST:
             return values.get(node.id, node)
 
     return [Renaming().visit(statement) for statement in ast.parse(text).body]

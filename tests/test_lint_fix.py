@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from keras_mpseq import MpseqError
 from keras_mpseq.lint import lint_paths
 from keras_mpseq.lint.fix import Fixed, fix_paths
 from keras_mpseq.lint.fix_draws import FORMS
@@ -195,6 +198,26 @@ def test_what_is_fixed_runs_and_gives_the_same_shapes(tmp_path: Path) -> None:
     assert [options for _, options in model.calls] == [{"epochs": 2}, {"steps": 2}]
 
 
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, data: bytes) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (tmp_path / "data.py").write_text(EVERYTHING)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(MpseqError, match=r"data\.py cannot be written: Permission denied\. Make it writable\.$"):
+        fixed(tmp_path)
+
+
+def test_an_import_stays_while_another_file_takes_its_name_from_here(tmp_path: Path) -> None:
+    source = EVERYTHING.replace("import Sequence\n", "import (\n    Sequence,\n    to_categorical,\n)\n")
+    (tmp_path / "other.py").write_text("from data import (\n    Noisy,\n)\n")
+    assert "import (\n    to_categorical,\n)\nfrom keras_mpseq import SafeSequence\n" in after(tmp_path, source)
+    (tmp_path / "other.py").write_text("from data import (\n    Sequence,\n)\n")
+    assert "import (\n    Sequence,\n    to_categorical,\n)\nfrom keras_mpseq" in after(tmp_path, source)
+    mentioned = source + "\n\ndef f(data: Sequence): ...\n"
+    assert "    Sequence,\n" in after(tmp_path, mentioned)
+
+
 def test_a_project_is_changed_as_one(tmp_path: Path) -> None:
     (tmp_path / "root.py").write_text(
         "try:\n    from keras.utils import PyDataset as Parent\nexcept ImportError:\n    Parent = object\n\n\n"
@@ -336,9 +359,10 @@ ARGUMENTS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_draws_keep_shape_and_type(tmp_path: Path, name: str) -> None:
     written = name.replace("numpy.", "np.")
-    source = drawing(f"{written}({ARGUMENTS.get(name.rpartition('.')[2], '')})")
+    call = f"{written}({ARGUMENTS.get(name.rpartition('.')[2], '')})"
+    source = drawing(call)
     text = after(tmp_path, source)
-    assert f" {written}(" not in text and not codes(tmp_path) & FIXED
+    assert call not in text and not codes(tmp_path) & FIXED
     before, now = (run(one)["Data"]()[0] for one in (source, text))
     assert np.shape(before) == np.shape(now) and np.asarray(before).dtype == np.asarray(now).dtype
     if name.startswith("random."):
@@ -400,7 +424,7 @@ def drawing(call: str) -> str:
     return (
         "import random\n\nimport keras\nimport numpy as np\n\n\nclass Data(keras.utils.PyDataset):\n"
         "    shape = (3, 4)\n\n    def __len__(self):\n        return len(self.shape)\n\n"
-        "    def helper(self):\n        return np.random.rand(3)\n\n"
+        "    def helper(self):\n        return np.random.rand(9)\n\n"
         f"    def __getitem__(self, index):\n        return {call}\n"
     )
 

@@ -87,6 +87,10 @@ class Assignments(Expressions):
             if method is not None:
                 self.apply(Bound(method, base), call_at(node, key, value))
                 return
+        if "globals" in base.kinds and key.const is not None and isinstance(key.const[1], str):
+            root = Root("global", f"{self.module.name}.{key.const[1]}")
+            self.write([root], ast_text(target), node, stored(value), "rebind", *flags)
+            return
         alias = is_alias(target.value, self)
         if not (alias and "weak" in base.kinds):
             more = {*flags, "alias"} if alias else set(flags)

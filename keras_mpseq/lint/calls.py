@@ -6,7 +6,7 @@ import ast
 
 from keras_mpseq.lint.frame import Frame
 from keras_mpseq.lint.model import Class, Function, dotted_of
-from keras_mpseq.lint.outside import CONTAINERS, Call, outside
+from keras_mpseq.lint.outside import CONTAINERS, OPENED, Call, outside
 from keras_mpseq.lint.values import NOTHING, Bound, Root, Taint, Value, constant, derived, join_all
 
 
@@ -228,6 +228,17 @@ class Calls(Frame):
             flags.add("shuffle")
         self.write(held_roots(target), how, where, value, *flags)
 
+    def window(self, lower: ast.expr, upper: ast.expr, node: ast.AST) -> None:
+        """Rows `i` to `i + n`, of which each function knows only whether `i` is its bare parameter."""
+        end = self.function.sole_value(upper.id) if isinstance(upper, ast.Name) else upper
+        if not (isinstance(lower, ast.Name) and isinstance(end, ast.BinOp) and isinstance(end.op, ast.Add)):
+            return
+        for first, second in ((end.left, end.right), (end.right, end.left)):
+            if isinstance(first, ast.Name) and not isinstance(second, ast.Constant):
+                for root in self.load(lower.id).roots & self.load(first.id).roots:
+                    if root.kind == "param" and not root.attr:
+                        self.record("overlap", ast.unparse(second), node, root)
+
     def iterated(self, value: Value, node: ast.AST) -> Value:
         """Return an item of something that is looped over."""
         taints = value.taints
@@ -237,15 +248,17 @@ class Calls(Frame):
             return Value(kinds=frozenset({"tuple"}), taints=taints, items=value.items)
         if value.items is not None:
             item = join_all(*value.items)
-            return item._replace(taints=item.taints | taints, const=None)
+            return item._replace(roots=item.roots | value.roots, taints=item.taints | taints, const=None)
         for cls in value.instances:
             method = self.analysis.hierarchy.method(cls, "__iter__") or self.analysis.hierarchy.method(
                 cls, "__getitem__"
             )
             if method is not None:
                 return self.apply(Bound(method, value), call_at(node))
+        # The lines of a file are no file; the files in a list are.
+        handles = frozenset() if value.kinds & CONTAINERS else OPENED - {"memmap"}
         return value._replace(
-            kinds=value.kinds - CONTAINERS - {"array", "iterator", "generator", "range", "large", "scalar"},
+            kinds=value.kinds - CONTAINERS - handles - {"array", "iterator", "generator", "range", "large", "scalar"},
             taints=taints,
             const=None,
             items=None,

@@ -23,6 +23,9 @@ def detect(view: View, report: Report) -> None:
             site = function.module.site(handler, function.qualname)
             end = site._replace(end_line=site.line, end_column=site.column + len("except"))
             report.add("SEQ508", end, message, cls=view.cls.name, chain=chain)
+        for call, message in _suppressed(view, function):
+            site = function.module.site(call, function.qualname)
+            report.add("SEQ508", site, message, cls=view.cls.name, chain=chain)
         for node, name in _unwritten(view.analysis, function):
             site = function.module.site(node, function.qualname)
             message = f"rows of {name} that no branch fills keep what was in memory"
@@ -39,6 +42,27 @@ def _swallowed(view: View, function: Function) -> Iterator[tuple[ast.ExceptHandl
             if not _is_cleanup(view, node.body) and not _is_import(node.body):
                 what = "except:" if handler.type is None else f"except {ast.unparse(handler.type)}:"
                 yield handler, f"{what} hides every error in the data, and the batch goes on without it"
+
+
+def _suppressed(view: View, function: Function) -> Iterator[tuple[ast.expr, str]]:
+    """`with suppress(Exception)`, which is the same."""
+    for node in function.nodes:
+        if not isinstance(node, (ast.With, ast.AsyncWith)):
+            continue
+        for call in [item.context_expr for item in node.items]:
+            if not isinstance(call, ast.Call) or not _is_suppress(view, function, call.func):
+                continue
+            if any(isinstance(part, ast.Name) and part.id in BROAD for part in call.args):
+                yield call, f"{ast.unparse(call)} hides every error in the data, and the batch goes on without it"
+
+
+def _is_suppress(view: View, function: Function, node: ast.expr) -> bool:
+    match node:
+        case ast.Name(id=name):
+            return "contextlib.suppress" in view.analysis.project.name_in(function.inner, name).refs
+        case ast.Attribute(value=ast.Name(id=name), attr="suppress"):
+            return "contextlib" in view.analysis.project.name_in(function.inner, name).refs
+    return False
 
 
 def _nodes(body: Sequence[ast.stmt]) -> Iterator[ast.AST]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+from collections.abc import Sequence
 
 from keras_mpseq.lint.model import Class, Function, is_empty
 from keras_mpseq.lint.report import Report
@@ -22,6 +23,9 @@ SLIPS = frozenset(
     for word in ("start", "started", "begins", "beginning", "finish", "finished", "ends", "ended", "stop", "complete")
 )
 FLOATS = frozenset({"numpy.ceil", "numpy.floor", "numpy.round", "numpy.rint", "numpy.true_divide", "builtins.float"})
+
+EITHER = frozenset({"builtins.max", "builtins.min", "builtins.abs"})
+"""What gives one of its arguments."""
 
 
 def detect(view: View, report: Report) -> None:
@@ -137,36 +141,35 @@ def _length_fault(view: View, length: Function, value: ast.expr | None, depth: i
             return "returns a float: `/` gives one, `//` an int"
         case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.FloorDiv(), left=left, right=right):
             # What one side makes a float stays one.
-            sides = [side for side in (left, right) if isinstance(side, (ast.BinOp, ast.Call))]
-            return next(filter(None, (_length_fault(view, length, side, depth) for side in sides)), "")
+            sides = [side for side in (left, right) if isinstance(side, (ast.BinOp, ast.Call)) or _is_float(side)]
+            return _first_fault(view, length, sides, depth)
+        case ast.IfExp(body=body, orelse=orelse):
+            return _first_fault(view, length, [body, orelse], depth)
         case ast.Name(id=name):
-            made = _assigned(length, name)
+            made = length.sole_value(name)
             return _length_fault(view, length, made, depth + 1) if made and depth < DEEPEST else ""
         case ast.Call(func=ast.Name() | ast.Attribute()):
             refs = _refs(view, length, value.func)
             for ref in refs:
-                if ref in FLOATS:
+                if ref in EITHER:
+                    return _first_fault(view, length, value.args, depth)
+                if ref in FLOATS or (ref == "builtins.round" and len(value.args) > 1):
                     return f"returns a float: {ref.replace('builtins.', '')} gives one"
                 if ref == "numpy.int":
                     return "calls np.int, which NumPy no longer has"
             called = _called_by(view, length, value.func) if depth < DEEPEST else None
-            returns = [node.value for node in called.nodes if isinstance(node, ast.Return)] if called else []
-            faults = (_length_fault(view, called, part, depth + 1) for part in returns) if called else iter(())
-            return next(filter(None, faults), "")
+            if called is not None:
+                returns = [node.value for node in called.nodes if isinstance(node, ast.Return)]
+                return _first_fault(view, called, returns, depth + 1)
     return ""
 
 
-def _assigned(function: Function, name: str) -> ast.expr | None:
-    """Return what a variable stands for that is bound once."""
-    bound = [node for node in function.nodes if isinstance(node, ast.Name) and node.id == name]
-    if sum(isinstance(node.ctx, ast.Store) for node in bound) != 1:
-        return None
-    values = [
-        node.value
-        for node in function.nodes
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and node.targets[0] in bound
-    ]
-    return values[0] if values else None
+def _first_fault(view: View, function: Function, values: Sequence[ast.expr | None], depth: int) -> str:
+    return next(filter(None, (_length_fault(view, function, value, depth) for value in values)), "")
+
+
+def _is_float(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, float)
 
 
 def _called_by(view: View, function: Function, node: ast.expr) -> Function | None:

@@ -81,6 +81,9 @@ class Expressions(Objects):
             if method is not None:
                 return self.apply(Bound(method, base), call_at(node, index))
         taints = base.taints | index.taints
+        ambient = [ref for ref in base.refs if self.tables.has("effects.ambient", ref)]
+        if ambient:
+            return Value(taints=taints | {Taint("ambient", ref, self.site(node)) for ref in ambient})
         if base.items is not None and index.const is not None and isinstance(index.const[1], int):
             position = index.const[1]
             if -len(base.items) <= position < len(base.items) and not base.kinds & {"dict"}:
@@ -292,19 +295,9 @@ class Expressions(Objects):
 
     def _slice(self, node: ast.Slice) -> Value:
         parts = [self.eval(part) for part in (node.lower, node.upper, node.step) if part is not None]
-        if isinstance(node.lower, ast.Name) and isinstance(node.upper, ast.BinOp):
-            self._window(node.lower, node.upper, node)
+        if node.lower is not None and node.upper is not None:
+            self.window(node.lower, node.upper, node)
         return derived(*parts)
-
-    def _window(self, lower: ast.Name, upper: ast.BinOp, node: ast.AST) -> None:
-        """A slice `[i : i + n]`, of which each function knows only whether `i` is its bare parameter."""
-        if not isinstance(upper.op, ast.Add):
-            return
-        for first, second in ((upper.left, upper.right), (upper.right, upper.left)):
-            if isinstance(first, ast.Name) and first.id == lower.id and not isinstance(second, ast.Constant):
-                for root in self.load(lower.id).roots:
-                    if root.kind == "param" and not root.attr:
-                        self.record("overlap", ast.unparse(second), node, root)
 
 
 def collected(

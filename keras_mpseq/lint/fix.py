@@ -14,6 +14,7 @@ from pathlib import Path
 
 import libcst as cst
 
+from keras_mpseq.errors import MpseqError
 from keras_mpseq.lint.engine import lint_paths
 from keras_mpseq.lint.fix_edit import edited
 from keras_mpseq.lint.fix_imports import with_import, without_imports
@@ -47,6 +48,9 @@ def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool) -> list[Fi
 
     Returns:
         The files that are changed, in the order of *paths*.
+
+    Raises:
+        MpseqError: A file cannot be written; those before it are changed.
     """
     files = [os.fspath(path) for path in paths]
     findings = uncovered(lint_paths(files, preview=True).findings, Sources())
@@ -57,27 +61,36 @@ def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool) -> list[Fi
         changed = _changed(data, plans[path]) if data else data
         if changed != data:
             if not diff:
-                Path(path).write_bytes(changed)
+                _write(path, changed)
             told = tuple(_counted(sentence, number) for sentence, number in plans[path].told.items())
             fixed.append(Fixed(path, _diff(path, data, changed), told))
     return fixed
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise MpseqError(f"{path} cannot be written: {error.strerror}", remedy="Make it writable.") from error
 
 
 def _changed(data: bytes, edits: Edits) -> bytes:
     """Return a file after its changes; as it is if its tree would not give the same bytes back."""
     try:
         before = cst.parse_module(data)
+        return _with(before, edits).bytes if before.bytes == data else data
     except (cst.ParserSyntaxError, UnicodeDecodeError, RecursionError):
         return data
-    if before.bytes != data:
-        return data
-    after = edited(before, edits)
+
+
+def _with(module: cst.Module, edits: Edits) -> cst.Module:
+    after = edited(module, edits)
     if edits.bases:
         # The other way round the import of Keras's class could not become that of ours, in its place.
         after = without_imports(after, edits.freed)
         if edits.module.scope.imports.get(edits.safe) != [OURS]:
             after = with_import(after)
-    return after.bytes
+    return after
 
 
 def _counted(sentence: str, number: int) -> str:

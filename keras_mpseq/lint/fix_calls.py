@@ -137,7 +137,8 @@ def _calls(module: Module) -> Iterator[tuple[ast.Call, Block]]:
 
 def _move(module: Module, call: ast.Call, block: Block, constructors: Constructors, finding: Finding) -> Iterator[Move]:
     names = constructors.scene.project.tables.sets["effects.fit_arguments"]
-    if not any(span_of(module, keyword)[:2] == (finding.line, (finding.column or 0) - 1) for keyword in call.keywords):
+    near = [keyword for keyword in call.keywords if keyword.lineno == finding.line]
+    if not any(span_of(module, keyword)[1] == (finding.column or 0) - 1 for keyword in near):
         return
     keywords = [keyword for keyword in call.keywords if keyword.arg in names]
     made = _made(_data(call), call, block)

@@ -122,8 +122,11 @@ class _Planner:
             edits = self.of(move.module)
             edits.taken[move.fit] = frozenset(move.values)
             edits.given[move.constructor] = move.values
-            verb = "is" if len(move.values) == 1 else "are"
-            edits.tell(f"{' and '.join(move.values)} of {move.method}() {verb} given to {move.cls.name}")
+            *names, last = move.values
+            listed = (
+                f"{', '.join(names)} and {last} of {move.method}() are" if names else f"{last} of {move.method}() is"
+            )
+            edits.tell(f"{listed} given to {move.cls.name}")
         if found:
             for init, call in self.constructors.opened.items():
                 edits = self.of(init.module)
@@ -151,8 +154,8 @@ class _Planner:
         self.safe.add(cls)
         edits.safe = name
         edits.bases |= {span_of(cls.module, base) for base in bases}
-        if not self.scene.is_imported(cls.module):
-            edits.freed |= {base.id for base in bases if isinstance(base, ast.Name)}
+        names = {base.id for base in bases if isinstance(base, ast.Name)}
+        edits.freed |= {name for name in names if not self.scene.is_imported(cls.module, name)}
         edits.tell(f"{cls.name} derives from SafeSequence")
 
     def is_safe(self, cls: Class) -> bool:
@@ -176,7 +179,8 @@ class _Planner:
         place = finding.line, (finding.column or 0) - 1
         statement, name = _generator(getitem)
         for node in ast.walk(getitem.node):
-            if not (isinstance(node, ast.Call) and span_of(module, node)[:2] == place and name):
+            near = name and isinstance(node, ast.Call) and node.lineno == finding.line
+            if not near or not isinstance(node, ast.Call) or span_of(module, node)[:2] != place:
                 continue
             full = self._full_name(node.func, getitem)
             form = form_of(full, node)

@@ -55,12 +55,13 @@ class Scene:
             if module is not None:
                 yield module
 
-    def is_imported(self, module: Module) -> bool:
-        """Tell whether another file may import names from a module."""
-        stem = module.name.rpartition(".")[2]
-        imports = re.compile(rf"from\s+\S*\b{re.escape(stem)}\s+import|import\s+[\s\S]*?\b{re.escape(stem)}\b")
+    def is_imported(self, module: Module, name: str) -> bool:
+        """Tell whether another file may take a name from a module, as far as its text says."""
+        stem, wanted = re.escape(module.name.rpartition(".")[2]), rf"(?:\b{re.escape(name)}\b|\*)"
+        names = rf"(?:\([^)]*{wanted}|[^\n]*{wanted})"
+        taken = re.compile(rf"\b{stem}\.{re.escape(name)}\b|from\s+\S*\b{stem}\s+import\s+{names}")
         return module.is_package or any(
-            imports.search(source.text) for source in self._by_path.values() if source.path != module.path
+            taken.search(source.text) for source in self._by_path.values() if source.path != module.path
         )
 
     def classes_of(self, finding: Finding) -> Iterator[Class]:

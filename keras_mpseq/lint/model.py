@@ -152,6 +152,19 @@ class Function:
         """Whether what it yields is what a `with` statement binds."""
         return any(name.rpartition(".")[2] in ("contextmanager", "asynccontextmanager") for name in self.decorators)
 
+    def sole_value(self, name: str) -> ast.expr | None:
+        """Return what a variable stands for that is bound once; None if that is not written out."""
+        stores = [node for node in self.nodes if isinstance(node, ast.Name) and node.id == name and _is_store(node)]
+        if len(stores) != 1 or name in self.params:
+            return None
+        for node in self.nodes:
+            match node:
+                case ast.Assign(targets=[target], value=value) if target is stores[0]:
+                    return value
+                case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)) if stores[0] in names:
+                    return values[names.index(stores[0])] if len(names) == len(values) else None
+        return None
+
     def keyword_names(self) -> list[str]:
         """Return all parameters that an argument may name."""
         return [*self.params, *(a.arg for a in self.node.args.kwonlyargs)]
@@ -254,6 +267,10 @@ class Collector:
         # `next = __next__` and `__call__ = forward` are methods under another name.
         if isinstance(value, ast.Name) and value.id in owner.methods:
             owner.methods[name] = owner.methods[value.id]
+
+
+def _is_store(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Store)
 
 
 def dotted_of(node: ast.expr) -> str:

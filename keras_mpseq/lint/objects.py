@@ -125,7 +125,10 @@ class Objects(Calls):
         detail = ast_text(call.node.func)
         if name in tables.sets["effects.writer_methods"] and (call.args or call.kwargs):
             path = call.argument(0, "path_or_buf", "path", "fname", "fid", "file")
-            self.record("file-write", detail, call.node, value=join(path, derived(base)))
+            self.record("file-write", detail, call.node, value=path)
+        elif name == "save" and call.args and call.args[0].const is not None and call.args[0].const[0] == "str":
+            # Of an image or a figure; what is saved to a buffer has no name.
+            self.record("file-write", detail, call.node, value=call.args[0])
         if name in tables.sets["effects.path_writer_methods"] or self._opens_for_writing(base, name, call):
             self.record("file-write", detail, call.node, value=derived(base))
         if "model" in base.kinds and name in tables.sets["framework.model_methods"]:

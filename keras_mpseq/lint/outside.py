@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 OPENED = frozenset({"array-file", "database", "file", "session", "memmap"})
 CONTAINERS = frozenset({"list", "tuple", "dict", "set"})
+HELD_BY_DICT = OPENED | {"lock", "lambda", "local-function", "array-dataset", "rng"}
+LEAVES_ITEMS = frozenset({"len", "isinstance", "type", "id", "hasattr", "callable", "repr", "str", "iter", "print"})
+"""Builtins that take nothing out of an iterator that they are given."""
 
 
 class Call(NamedTuple):
@@ -57,6 +60,7 @@ def outside(frame: Calls, ref: str, call: Call) -> Value:
     _framework(frame, ref, call)
     _side(frame, ref, call)
     _inplace(frame, ref, call)
+    _take_items(frame, ref, call)
     frame.hand_over(call, followed=frame.tables.is_pure(ref), text=ref)
     value = join_all(*effects)._replace(const=None)
     taints = value.taints | derived(*call.values).taints
@@ -67,6 +71,10 @@ def outside(frame: Calls, ref: str, call: Call) -> Value:
         kinds |= {"view"} | (call.args[0].kinds - {"scalar"})
     if "out" in call.kwargs:
         roots |= call.kwargs["out"].roots
+    if "dict" in kinds:
+        # Made of keywords, or of a function for what is missing: it holds them.
+        kinds |= frozenset().union(*(v.kinds for v in call.values)) & HELD_BY_DICT
+        return value._replace(roots=roots, kinds=kinds, taints=taints)
     if frame.tables.has("effects.orderless", ref):
         taints = frozenset(taint for taint in taints if taint.kind != "unordered")
     elif ref == "numpy.array" and call.args:
@@ -108,8 +116,9 @@ def unseeded(call: Call) -> bool:
 
 def _resource(frame: Calls, ref: str, call: Call) -> Value:
     kinds = frame.tables.kinds(ref)
-    if ref == "numpy.load" and call.kwargs.get("mmap_mode", NOTHING).const != ("NoneType", None):
-        kinds = frozenset({"memmap"}) if "mmap_mode" in call.kwargs else kinds
+    if ref == "numpy.load" and (len(call.args) > 1 or "mmap_mode" in call.kwargs):
+        mapped = call.argument(1, "mmap_mode").const != ("NoneType", None)
+        kinds = frozenset({"memmap"}) if mapped else kinds
     if kinds & OPENED or frame.tables.has("resources.containers", ref):
         frame.record("open", ref, call.node, value=call.argument(0, "name", "filename", "path", "file"))
     return Value(kinds=kinds)
@@ -165,6 +174,15 @@ def _inplace(frame: Calls, ref: str, call: Call) -> None:
         frame.change(call.kwargs["out"], node, call.node, "out=", NOTHING)
 
 
+def _take_items(frame: Calls, ref: str, call: Call) -> None:
+    """What is given an iterator takes items out of it."""
+    if ref.removeprefix("builtins.") in LEAVES_ITEMS or ref.startswith("copy."):
+        return
+    for value in call.args:
+        if value.roots and value.kinds & {"generator", "iterator"}:
+            frame.consume(value, "for", call.node)
+
+
 def _next(frame: Calls, call: Call) -> Value:
     if not call.args:
         return NOTHING
@@ -206,9 +224,13 @@ def _collect(frame: Calls, call: Call) -> Value:
     if not call.args:
         return Value(kinds=frozenset({"list"}))
     first = call.args[0]
+    _take_items(frame, "builtins.list", call)
     kinds = first.kinds - CONTAINERS - {"generator", "iterator", "zip", "fresh", "view", "weak", "array", "scalar"}
     if "large" in kinds and "range" in kinds:
         kinds |= {"large-literal"}
+    if not first.kinds & CONTAINERS:
+        # The lines of a file are no file.
+        kinds -= OPENED
     kind = "list" if len(call.args) == 1 else "bad-tuple"
     taints = frame.iterated(first, call.node).taints
     items = first.items if first.kinds & {"list", "tuple"} else None
@@ -250,7 +272,8 @@ def _partial(_frame: Calls, call: Call) -> Value:
 
 
 def _vars(_frame: Calls, call: Call) -> Value:
-    return Value(roots=call.args[0].roots, kinds=frozenset({"dict"})) if call.args else NOTHING
+    roots = frozenset(deeper(root, "__dict__") for root in call.args[0].roots) if call.args else frozenset()
+    return Value(roots=roots, kinds=frozenset({"dict"}))
 
 
 def _sorted(frame: Calls, call: Call) -> Value:
@@ -270,11 +293,22 @@ def _map(frame: Calls, call: Call) -> Value:
     )
 
 
-def _range(_frame: Calls, call: Call) -> Value:
+def _range(frame: Calls, call: Call) -> Value:
+    if len(call.node.args) == 2:
+        lower, upper = call.node.args
+        frame.window(lower, upper, call.node)
     bounds = [value.const[1] for value in call.args if value.const]
     large = any(isinstance(bound, int) and bound >= 1_000_000 for bound in bounds)
     taints = derived(*call.args).taints
     return Value(kinds=frozenset({"range", "large"} if large else {"range"}), taints=taints)
+
+
+def _context(_frame: Calls, _call: Call) -> Value:
+    return Value(refs=frozenset({"multiprocessing"}))
+
+
+def _globals(frame: Calls, _call: Call) -> Value:
+    return Value(roots=frozenset({Root("global", f"{frame.module.name}.globals()")}), kinds=frozenset({"globals"}))
 
 
 def _cast(_frame: Calls, call: Call) -> Value:
@@ -296,12 +330,14 @@ SPECIAL: dict[str, Callable[[Calls, Call], Value]] = {
     "builtins.setattr": _setattr,
     "builtins.type": _type,
     "builtins.vars": _vars,
+    "builtins.globals": _globals,
     "builtins.sorted": _sorted,
     "builtins.map": _map,
     "builtins.filter": _map,
     "builtins.range": _range,
     "functools.partial": _partial,
     "functools.partialmethod": _partial,
+    "multiprocessing.get_context": _context,
     "contextlib.closing": _same,
     "contextlib.nullcontext": _same,
     "typing.cast": _cast,

@@ -45,6 +45,8 @@ class PerCall(Base):
         with open(path) as f:
             self.lines = f.readlines()  # safe
         self.size = len(open(path).read())  # safe
+        self.all = list(open(path))  # safe
+        self.some = [line for line in open(path)]  # safe
 
     def __getitem__(self, index):
         with open(self.path, "rb") as f:  # safe
