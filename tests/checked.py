@@ -177,6 +177,18 @@ class SafeCounts(SafeSequence):
         return np.full((2, 2), self.count + index)
 
 
+class Excused(SafeSequence):
+    count, last = 0, 0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:  # seq: ignore[SEQ409] it counts
+        self.count += 2  # seq: ignore[SEQ205] it counts
+        self.last = index  # noqa: SEQ205
+        return np.full((2, 2), self.count + self.last)
+
+
 class UsesUpIterator(Rows):
     def __init__(self) -> None:
         super().__init__()
@@ -418,6 +430,25 @@ class SafeDraws(SafeSequence):
         rows = self.empty((2, 3))
         rows[:] = self.rng(index).normal(size=(2, 3))
         return rows, np.random.rand(2), np.array([random.random()] * 2)
+
+
+class StartsInWorker(Rows):
+    """Has its file, a buffer and a generator from the hook of a worker that starts."""
+
+    def __init__(self, path: Path, fails: bool = False) -> None:
+        super().__init__()
+        self.path, self.fails = str(path), fails
+
+    def on_worker_start(self, worker: int) -> None:
+        if self.fails:
+            raise OSError(f"worker {worker} has no disk")
+        print("started")
+        self.file = open(self.path, "rb")  # noqa: SIM115
+        self.noise = np.random.rand(4).astype(np.float32)
+
+    def __getitem__(self, index: int) -> Any:
+        rows = np.frombuffer(os.pread(self.file.fileno(), 8, 8 * index), np.uint8)
+        return self.x[2 * index : 2 * index + 2] * 2 + self.noise, rows.copy()
 
 
 class OpensInWorker(SafeSequence):

@@ -15,6 +15,7 @@ import pytest
 from keras_mpseq import CheckError, MpseqError, UserCodeError, check
 from keras_mpseq.checks import Report
 from keras_mpseq.checks.plan import sampled
+from keras_mpseq.rules import RULES
 from tests import checked
 from tests.conftest import Scripts
 
@@ -113,6 +114,66 @@ def test_a_hang_is_a_finding_with_the_stack() -> None:
     assert report.unverified == ["What comes after the trial 'serial' was not tried"]
 
 
+ASKS_A_THREAD = """
+import queue
+import threading
+
+import numpy as np
+
+asked, answers = queue.SimpleQueue(), queue.SimpleQueue()
+
+
+def answer():
+    while True:
+        answers.put(asked.get())
+
+
+threading.Thread(target=answer, daemon=True).start()
+
+
+class Asks:
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        asked.put(index)
+        return np.full(3, answers.get())
+"""
+CHECKS_IT = """
+import multiprocessing
+
+from asks import Asks
+
+from keras_mpseq import check
+from keras_mpseq.checks import plan
+
+multiprocessing.set_start_method("fork")
+plan.FRESH_S = 0.0  # As if it took long to load.
+report = check(Asks, select=["SEQ309", "SEQ409", "SEQ501"], timeout=4)
+print([(found.code, "in __getitem__" in found.proof) for found in report.findings], *report.unverified, sep="\\n")
+"""
+
+
+def test_where_only_forks_hang_the_rest_is_checked_in_fresh_processes(scripts: Scripts, tmp_path: Path) -> None:
+    (tmp_path / "asks.py").write_text(ASKS_A_THREAD)
+    (tmp_path / "checks_it.py").write_text(CHECKS_IT)
+    status, out, errors = scripts.start_python(["checks_it.py"]).ended()
+    assert (status, errors) == (0, "")
+    found, left_out = out.splitlines()
+    assert found == "[('SEQ309', True)]"
+    assert left_out.startswith("Forked processes hang, and fresh ones take long to load: the trials 'trace', 'poison'")
+
+
+def test_threads_of_a_framework_before_a_fork(scripts: Scripts, tmp_path: Path) -> None:
+    script = RULES["SEQ309"].example() + (
+        "\n\nif __name__ == '__main__':\n    from keras_mpseq import check\n\n"
+        "    print([found.code for found in check(Batches(), select=['SEQ309', 'SEQ304', 'SEQ501']).findings])\n"
+    )
+    (tmp_path / "threads.py").write_text(script)
+    status, out, _ = scripts.start_python(["threads.py"]).ended()
+    assert (status, out) == (0, "['SEQ309']\n")
+
+
 def test_the_end_of_the_process_is_a_finding() -> None:
     (found,) = check(checked.Exits()).findings
     assert (found.code, found.message) == ("SEQ501", "seq[0] ends its process (exit code 3)")
@@ -167,6 +228,17 @@ def test_what_our_workers_make_safe_is_information_for_a_safe_sequence(tmp_path:
     draws, opens = check(checked.SafeDraws()), check(checked.OpensInWorker(path))
     assert draws.ok and {finding.code for finding in draws.findings} == {"SEQ401", "SEQ402"}
     assert opens.ok and {finding.code for finding in opens.findings} == {"SEQ101"}
+
+
+def test_the_hook_of_a_worker_has_run_and_what_it_sets_is_the_worker_s(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(range(64)))
+    for sequence in (checked.StartsInWorker(path), lambda: checked.StartsInWorker(path)):
+        report = check(sequence)
+        assert (report.findings, report.unverified) == ([], []), str(report)
+    (found,) = check(checked.StartsInWorker(path, fails=True)).findings
+    assert found.code == "SEQ501"
+    assert found.message == "on_worker_start raises OSError: worker 0 has no disk in another process"
 
 
 def test_leaves_that_cannot_be_compared_are_said() -> None:
@@ -315,6 +387,11 @@ def test_what_linter_and_check_both_find_is_proved() -> None:
     report = check(checked.SafeCounts(), lint=True)
     (found,) = [one for one in report.findings if one.code == "SEQ205"]
     assert found.confidence == "proved" and found.column is not None and found.proof
+
+
+def test_with_the_source_its_comments_count() -> None:
+    assert {found.code for found in check(checked.Excused()).findings} == {"SEQ205", "SEQ409"}
+    assert check(checked.Excused(), lint=True).findings == []
 
 
 @pytest.mark.parametrize(

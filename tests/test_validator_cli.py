@@ -173,7 +173,25 @@ def test_a_folder_without_python_is_said(folder: Path, run: Callable[..., Ran]) 
     assert run("lint") == Ran(0, "No findings.\n", "No Python files in '.'.\n")
 
 
+def test_only_what_is_reported_is_fixed(folder: Path, run: Callable[..., Ran]) -> None:
+    draws = RULES["SEQ401"].example()
+    line = next(line for line in draws.splitlines() if "np.random." in line)
+    source = draws.replace(line, f"{line.replace('return ', 'x = ')}\n        return x + random.random()")
+    source = source.replace("import keras\n", "import random\n\nimport keras\n")
+    (folder / "data.py").write_text(source)
+    for arguments in (["--ignore", "SEQ4"], ["--select", "SEQ2"]):
+        assert run("lint", "--diff", *arguments) == Ran(0, "", "")
+    only = run("lint", "--diff", "--select", "SEQ402").out
+    assert "+        return x + rng.random()" in only and "-        x = " not in only
+    run("lint", "--write-baseline", "known.json")
+    settings = folder / "pyproject.toml"
+    for setting in ('per-file-ignores = {"data.py" = ["SEQ4"]}', 'baseline = "known.json"'):
+        settings.write_text(f"[tool.keras-mpseq]\n{setting}\n")
+        assert run("lint", "--diff") == Ran(0, "", "")
+
+
 def test_fixing_says_what_it_needs(folder: Path, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "data.py").write_text(CLEAN)
     monkeypatch.setitem(sys.modules, "libcst", None)
     monkeypatch.delitem(sys.modules, "keras_mpseq.lint.fix", raising=False)
     for option in ("--fix", "--diff"):

@@ -38,8 +38,9 @@ def check(
     """Build some batches of a sequence in throw-away processes, and prove what goes wrong in several processes.
 
     The same batches are built in order, in reverse order, twice, in another process, with other seeds, and compared
-    bit for bit. What `__getitem__` changes, draws and opens is found with its line. Nothing runs in this process but
-    the factory, and what pickling calls; files that `__getitem__` writes are written.
+    bit for bit. What `__getitem__` changes, draws and opens is found with its line. Each process is worker 0 and calls
+    `on_worker_start` first, if there is one; what that sets and opens is the worker's own. Nothing runs in this process
+    but the factory, and what pickling calls; files that `__getitem__` writes are written.
 
     A factory shows more than a sequence does: also what happens when the sequence is made, and it makes one in each
     process where it cannot be sent.
@@ -53,7 +54,8 @@ def check(
         ignore: The same, not to look for.
         expected: Codes that may be found, with the reason; one that is not found is reported.
         on_fail: What to do unless the report is ok: `"report"` nothing more, `"warn"` a warning, `"raise"` an error.
-        lint: Look at the source of the sequence's classes as well, and join what is found.
+        lint: Look at the source of the sequence's classes as well, and join what is found; comments that suppress,
+            such as `# seq: ignore[SEQ205] reason`, then count for both.
         timeout: Seconds that a process may take to load the sequence, or to build the batches once; one that takes
             longer is ended, and its stack is in the report.
 
@@ -79,8 +81,11 @@ def check(
     findings = [finding for judge in _JUDGES for finding in judge(evidence)]
     if lint:
         from keras_mpseq.checks.merge import with_source
+        from keras_mpseq.lint.select import uncovered
+        from keras_mpseq.reporting import Sources
 
-        findings = with_source(sequence, findings)
+        # The comments are part of the source: what one suppresses is known, whoever found it.
+        findings = uncovered(with_source(sequence, findings), Sources())
     report = _report(evidence, [finding for finding in _once(findings) if finding.code in wanted], reasons)
     if on_fail == "raise":
         report.raise_for_errors()
@@ -182,10 +187,14 @@ def _unverified(evidence: Evidence) -> Iterator[str]:
     if parts.packed is None and not evidence.has_factory:
         yield "The sequence could not be sent to another process: no batch was built"
     needed = {call.raised.lost for outcome in evidence.outcomes.values() for call in outcome.calls if call.raised}
+    needed |= {raised.lost for outcome in evidence.outcomes.values() for _, raised in outcome.hook_raised}
     for path in sorted(needed - {""}):
         yield f"Batches that need {path} were not compared: give check() a function that makes the sequence"
     if evidence.blocked is not None:
         yield f"What comes after the trial {evidence.blocked.trial!r} was not tried"
+    if evidence.left_out:
+        trials = ", ".join(map(repr, evidence.left_out))
+        yield f"Forked processes hang, and fresh ones take long to load: the trials {trials} were left out"
     for call in evidence.serial.calls:
         if call.kind != "NoneType":
             yield from (f"seq[{call.index}]: {sentence}" for sentence in call.opaque[:3])

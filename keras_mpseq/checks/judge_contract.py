@@ -81,7 +81,7 @@ def _length(evidence: Evidence) -> Iterator[Finding]:
         raised = about.no_length
         yield found(evidence, "SEQ503", f"len(seq) raises {raised.text}", raised.place)
     elif evidence.length is not None and evidence.length < 1:
-        if "describe" in evidence.outcomes:
+        if about.lengths:  # Else it did not come to that.
             yield found(evidence, "SEQ503", f"len(seq) is {evidence.length}")
     elif len(set(about.lengths)) > 1:
         yield found(evidence, "SEQ503", f"len(seq) is {about.lengths[0]}, and {about.lengths[1]} the next time")
@@ -113,9 +113,11 @@ def _raised(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _hooks(evidence: Evidence) -> Iterator[Finding]:
-    for name in ("made", "epochs"):
+    for name in ("describe", "made", "epochs"):
         outcome = evidence.outcomes.get(name)
         for hook, raised in outcome.hook_raised if outcome is not None else ():
+            if raised.lost:
+                continue  # Told of the member.
             where = "The factory" if hook == "__init__" else hook
             message = f"{where} raises {raised.text} in another process"
             yield found(evidence, "SEQ501", message, raised.place, proof=raised.traceback)

@@ -90,7 +90,9 @@ def _class(evidence: Evidence) -> Iterator[Finding]:
         yield found(evidence, "SEQ104", message, proof=batches(evidence.differ("made", "again"), "differs", "differ"))
     if parts.forks_with_threads:
         message = f"This process has {parts.forks_with_threads} threads, and workers would be forked from it"
-        yield found(evidence, "SEQ309", message)
+        stack = "" if evidence.hung is None else evidence.hung.stack.strip()
+        proof = f"in a process that was forked from one with threads, a batch hung:\n{stack}" if stack else ""
+        yield found(evidence, "SEQ309", message, proof=proof)
 
 
 def _changed_on_the_way(evidence: Evidence) -> bool:

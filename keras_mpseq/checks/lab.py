@@ -88,6 +88,8 @@ class Lab:
         self._environment = environment
         self._timeout_s = timeout_s
         self._forks = sys.platform == "linux"
+        self.hung: Blocked | None = None
+        """A trial that hung in a fork of a process with several threads, and did not in a fresh one."""
         self._child: _Child | None = self._start()
 
     def _start(self) -> _Child:
@@ -105,7 +107,9 @@ class Lab:
             # A fork copies one thread of several, and the locks of all: it may be our fork that hangs.
             self._forks = False
             self.close()
+            hung = result
             result, _ = self._run(trial)
+            self.hung = None if isinstance(result, Blocked) else hung
         return result
 
     def _run(self, trial: Trial) -> tuple[Outcome | Blocked, int]:

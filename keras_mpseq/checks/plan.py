@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 
 from keras_mpseq.checks.lab import Lab, LoadingError, Parcel
@@ -24,6 +25,10 @@ class Evidence:
     blocked: Blocked | None = None
     not_loaded: LoadingError | None = None
     has_factory: bool = False
+    hung: Blocked | None = None
+    """A trial that hung in a forked process only."""
+    left_out: list[str] = field(default_factory=list)
+    """Trials that would have taken too long."""
 
     def calls(self, trial: str) -> list[Call]:
         """Return the calls of a trial in which each index was called for the first time; none if it was not run."""
@@ -80,6 +85,12 @@ class Evidence:
         return [key for key in self.changed() if not key.startswith("rng ")]
 
 
+FRESH_S = 15.0
+"""Seconds of a check from which no trial is begun that could be left out, where each needs a process of its own."""
+_NEEDED = {"describe", "serial", "again", "once more", "backwards"}
+"""Trials without which a batch would be blamed for what it did not do."""
+
+
 class _StoppedError(Exception):
     """A trial came to no end: the others would not, either."""
 
@@ -100,6 +111,7 @@ class Plan:
         self._epochs = epochs
         self._timeout_s = timeout_s
         self._factory = factory
+        self._until = float("inf")
         self._home: Lab | None = None
         self._elsewhere: Lab | None = None
         self.evidence = Evidence(parts=parts, has_factory=bool(factory))
@@ -131,7 +143,14 @@ class Plan:
     def _try(self, trial: Trial, elsewhere: bool = False) -> None:
         lab = self._elsewhere if elsewhere else self._home
         assert lab is not None
+        if trial.name not in _NEEDED and time.monotonic() > self._until:
+            self.evidence.left_out.append(trial.name)
+            return
+        began = time.monotonic()
         outcome = lab.run(trial)
+        if lab.hung is not None and self.evidence.hung is None:
+            self.evidence.hung = lab.hung
+            self._until = began + FRESH_S
         if isinstance(outcome, Blocked):
             self.evidence.blocked = outcome
             raise _StoppedError

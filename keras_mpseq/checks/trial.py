@@ -69,6 +69,7 @@ class Bench:
             sequence = self._make(factory, patches)
         self.sequence = sequence
         self._code.learn(sequence)
+        self._start_worker()
         self._reach = Reach(sequence, self._code)
         patches.reach_into(self._reach.namespaces())
         self.watch = Watch(sequence, self._reach)
@@ -99,9 +100,17 @@ class Bench:
             with self._listening():
                 sequence = factory()
         except BaseException as error:  # It worked in the parent, but not here.
-            raise _NotMadeError(self._raised(error)) from error
+            raise _NotStartedError("__init__", self._raised(error)) from error
         self.outcome.hook_events += [("__init__", event) for event in self._listener.take()]
         return sequence
+
+    def _start_worker(self) -> None:
+        """Call the hook of a worker that starts; what it opens and sets is the worker's own, and not looked at."""
+        seed_globals(self.trial.seed, 0, 0)
+        try:
+            call_hook(self.sequence, "on_worker_start", 0)
+        except MpseqError as error:
+            raise _NotStartedError("on_worker_start", self._raised(error.__cause__ or error)) from error
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -320,14 +329,15 @@ def load_and_run(
     gc.disable()  # What collections finalize would be blamed on the line where they happen.
     try:
         bench = Bench(trial, sequence, factory, tell)
-    except _NotMadeError as error:
-        return Outcome(hook_raised=[("__init__", error.raised)])
+    except _NotStartedError as error:
+        return Outcome(hook_raised=[(error.hook, error.raised)])
     return bench.run()
 
 
-class _NotMadeError(Exception):
-    """The factory raised."""
+class _NotStartedError(Exception):
+    """The factory or the hook of a worker that starts raised: there is nothing to call."""
 
-    def __init__(self, raised: Raised) -> None:
-        super().__init__(raised)
+    def __init__(self, hook: str, raised: Raised) -> None:
+        super().__init__(hook, raised)
+        self.hook = hook
         self.raised = raised

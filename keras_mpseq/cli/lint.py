@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
     if not found:
         print(f"No Python files in {', '.join(map(repr, options.paths))}.", file=sys.stderr)
     if options.diff:
-        return _fix(found, diff=True)
+        return _fix(found, settings, diff=True)
     if options.fix:
-        _fix(found, diff=False)
+        _fix(found, settings, diff=False)
     return _lint(found, settings, options)
 
 
@@ -104,7 +104,7 @@ def _results(found: list[str], settings: Config, show_not_followed: bool) -> Res
     )
 
 
-def _fix(found: list[str], *, diff: bool) -> int:
+def _fix(found: list[str], settings: Config, *, diff: bool) -> int:
     """Change the files, or show the changes; return the exit code, which is 1 if there is a change to show."""
     try:
         from keras_mpseq.lint.fix import fix_paths
@@ -115,7 +115,7 @@ def _fix(found: list[str], *, diff: bool) -> int:
             "Changing source needs keras_mpseq[fix], which brings libcst",
             remedy='Install it: pip install "keras_mpseq[fix]".',
         ) from error
-    fixed = fix_paths(found, diff=diff)
+    fixed = fix_paths(found, diff=diff, settings=settings)
     if diff:
         write("".join(one.diff_text for one in fixed))
         return int(bool(fixed))

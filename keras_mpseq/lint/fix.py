@@ -1,7 +1,8 @@
 """`keras-mpseq lint --fix`: change what can be changed safely, and leave every other byte as it is.
 
 The linter's findings say what is wrong, a plan says what becomes of it, and a tree that keeps formatting and comments
-is changed accordingly. Findings that a comment suppresses are left alone, and so is a file that has none.
+is changed accordingly. Findings that are not reported, by a comment, a setting or the baseline, are left alone, and so
+is a file that has none.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pathlib import Path
 import libcst as cst
 
 from keras_mpseq.errors import MpseqError
+from keras_mpseq.findings import Finding
+from keras_mpseq.lint.config import Config
 from keras_mpseq.lint.engine import lint_paths
 from keras_mpseq.lint.fix_edit import edited
 from keras_mpseq.lint.fix_imports import with_import, without_imports
 from keras_mpseq.lint.fix_plan import Edits, plan
 from keras_mpseq.lint.fix_scene import OURS
-from keras_mpseq.lint.select import uncovered
+from keras_mpseq.lint.select import select
 from keras_mpseq.reporting import Sources
+from keras_mpseq.rules import RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,13 @@ class Fixed:
     applied: tuple[str, ...]
 
 
-def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool) -> list[Fixed]:
+def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool, settings: Config | None = None) -> list[Fixed]:
     """Fix the files of a project; classes and their bases may be in different ones.
 
     Args:
         paths: Python files.
         diff: Only say what would be changed.
+        settings: What is reported, and so fixed; None means every finding.
 
     Returns:
         The files that are changed, in the order of *paths*.
@@ -53,8 +58,9 @@ def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool) -> list[Fi
         MpseqError: A file cannot be written; those before it are changed.
     """
     files = [os.fspath(path) for path in paths]
-    findings = uncovered(lint_paths(files, preview=True).findings, Sources())
-    plans = {edits.module.path: edits for edits in plan(files, findings)}
+    settings = settings or Config(select=frozenset(RULES))
+    findings = _reported(files, settings)
+    plans = {edits.module.path: edits for edits in plan(files, findings, settings)}
     fixed = []
     for path in files:
         data = Path(path).read_bytes() if path in plans else b""
@@ -65,6 +71,11 @@ def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool) -> list[Fi
             told = tuple(_counted(sentence, number) for sentence, number in plans[path].told.items())
             fixed.append(Fixed(path, _diff(path, data, changed), told))
     return fixed
+
+
+def _reported(files: list[str], settings: Config) -> list[Finding]:
+    linted = lint_paths(files, preview=True, extra_bases=settings.extra_bases, decls=settings.decls)
+    return select(linted.findings, files, settings, Sources()).findings
 
 
 def _write(path: str, data: bytes) -> None:

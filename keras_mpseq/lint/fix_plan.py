@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keras_mpseq.findings import Finding
+from keras_mpseq.lint.config import Config
 from keras_mpseq.lint.fix_calls import Constructors, mentions, moves
 from keras_mpseq.lint.fix_draws import Draw, form_of
 from keras_mpseq.lint.fix_scene import OURS, Scene, Span, span_of
@@ -59,16 +60,17 @@ class Edits:
         self.told[sentence] = self.told.get(sentence, 0) + 1
 
 
-def plan(paths: Sequence[str], findings: Sequence[Finding]) -> list[Edits]:
+def plan(paths: Sequence[str], findings: Sequence[Finding], settings: Config) -> list[Edits]:
     """Return the changes of each file that has any.
 
     Args:
         paths: All files of the run, of which the findings are.
-        findings: Those that no comment suppresses.
+        findings: Those that are reported.
+        settings: Under which they were found.
     """
     if not any(finding.code in (*ANSWERED, "SEQ506") for finding in findings):
         return []
-    planner = _Planner(Scene(paths))
+    planner = _Planner(Scene(paths, settings))
     planner.call_super(findings)
     moved = planner.move(findings)
     planner.replace_bases(findings, moved)

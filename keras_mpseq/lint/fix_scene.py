@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from keras_mpseq.findings import Finding
+from keras_mpseq.lint.config import Config
 from keras_mpseq.lint.files import Source, UnreadableError, module_name, read
 from keras_mpseq.lint.hierarchy import Hierarchy
 from keras_mpseq.lint.model import Class, Function, Module
@@ -27,10 +28,14 @@ _OUR_MEMBERS = frozenset({"rng", "epoch", "empty", "sync", "num_batches"})
 
 
 class Scene:
-    """The files of a run."""
+    """The files of a run; those that cannot be read are left alone.
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        """Read the files; those that cannot be read are left alone."""
+    Args:
+        paths: Of the files.
+        settings: What is known of bases and functions that are not read.
+    """
+
+    def __init__(self, paths: Sequence[str], settings: Config) -> None:
         sources = []
         packages: dict[str, bool] = {}
         for path in paths:
@@ -39,8 +44,8 @@ class Scene:
             except UnreadableError:
                 continue
             sources.append(Source(path, *module_name(path, packages), text))
-        self.project = Project(sources, load())
-        self.hierarchy = Hierarchy(self.project)
+        self.project = Project(sources, load(settings.decls))
+        self.hierarchy = Hierarchy(self.project, settings.extra_bases)
         self._by_path = {source.path: source for source in sources}
 
     def module(self, path: str | None) -> Module | None:

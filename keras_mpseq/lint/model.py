@@ -95,6 +95,7 @@ class Function:
     inner: Scope = field(init=False)
     params: list[str] = field(init=False)
     _nodes: tuple[ast.AST, ...] | None = None
+    _generator: bool | None = None
 
     def __post_init__(self) -> None:
         """List its parameters by position, then those by keyword only."""
@@ -115,7 +116,9 @@ class Function:
     @property
     def generator(self) -> bool:
         """Whether calling it gives a generator."""
-        return any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in self.nodes)
+        if self._generator is None:
+            self._generator = any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in self.nodes)
+        return self._generator
 
     @property
     def nodes(self) -> tuple[ast.AST, ...]:

@@ -15,6 +15,10 @@ class OnDisk(SafeSequence):
         super().__init__()
         self.path, self.shape, self.dtype = path, shape, dtype
         self.batch_size = batch_size
+        self.scale = np.float32(1)
+
+    def on_worker_start(self, worker: int) -> None:
+        self.scale = np.float32(1 / 255)
 
     @per_worker
     def array(self) -> np.ndarray:
@@ -25,7 +29,7 @@ class OnDisk(SafeSequence):
 
     def __getitem__(self, i: int) -> Any:
         rows = np.array(self.array[i * self.batch_size : (i + 1) * self.batch_size])
-        rows *= np.float32(1 / 255)
+        rows *= self.scale
         total = rows.sum(axis=1)
         rows[total > 1] = 0
         return rows, total
