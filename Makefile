@@ -59,7 +59,7 @@ $(VENV)/made:
 
 # What the package claims to need, and tf_keras, as requirements of just these versions; and no bounds at all.
 VERSIONS_lowest = $(shell sed -n pyproject.toml \
-	-e '/^dependencies/,/^]/s/^ *"\(.*\)>=\(.*\)",/\1==\2.*/p' \
+	-e '/^dependencies/,/^]/s/^ *"\(.*\)>=\([0-9.]*\)",/\1==\2.*/p' \
 	-e 's/^legacy = \["\(.*\)>=\(.*\)"\]/\1==\2.*/p')
 VERSIONS_newest = --upgrade keras tensorflow tf_keras
 

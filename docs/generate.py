@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the signatures and docstrings of what `keras_mpseq.__all__` lists.
+"""Write docs/reference/ from the signatures and docstrings of what `keras_mpseq.__all__` lists, rules and commands.
 
     python docs/generate.py            writes the pages
     python docs/generate.py --check    names those that are not current, and exits with 1
@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import validator_pages
 
 import keras_mpseq
+from keras_mpseq.checks import Report
 from keras_mpseq.codec import RaggedValue, SparseValue
 from keras_mpseq.errors import MpseqError
+from keras_mpseq.findings import Finding, Step
 from keras_mpseq.local import WorkerInfo
 from keras_mpseq.run import Stats
 
@@ -81,6 +84,18 @@ PAGES = (
         'sequence = Zeros()\nmodel = keras.Sequential([keras.layers.Dense(1)])\nmodel.compile(loss="mse")',
     ),
     Page(
+        "check.md",
+        "Check",
+        "What proves that a sequence is safe in several processes, or where it is not; "
+        "the [rules](rules/index.md) are on pages of their own.",
+        ("check",),
+        (Report, Finding, Step),
+        setup="import numpy as np\nfrom keras_mpseq import SafeSequence, check\n\n\n"
+        "class Zeros(SafeSequence):\n    def __len__(self):\n        return 4\n\n"
+        "    def __getitem__(self, index):\n        return np.full((2, 3), index, np.float32)\n\n\n"
+        "sequence = Zeros()",
+    ),
+    Page(
         "errors.md",
         "Errors",
         "What can go wrong, as a class for each. Every error pickles, and has the fields of `MpseqError`.",
@@ -93,7 +108,7 @@ def pages() -> dict[str, str]:
     """Return the text of each page by the name of its file."""
     written = {page.file: "\n".join(_page(page)).rstrip() + "\n" for page in PAGES}
     written["index.md"] = "\n".join(_index()).rstrip() + "\n"
-    return written
+    return written | validator_pages.pages()
 
 
 def _index() -> Iterator[str]:
@@ -103,6 +118,7 @@ def _index() -> Iterator[str]:
         for name in page.names:
             first = _parts(getattr(keras_mpseq, name))[0].partition("\n")[0]
             yield f"| [`{name}`]({page.file}#{name.lower()}) | {first} |"
+    yield from ("", "Besides: [the commands](commands.md) and [the rules](rules/index.md) of the validator.")
 
 
 def _page(page: Page) -> Iterator[str]:
@@ -164,6 +180,9 @@ def _record(kind: type) -> Iterator[str]:
                 text = ": " + " ".join(str(below.value.value).split())
             yield f"* `{ast.unparse(field.target)}` ({_code(ast.unparse(field.annotation))}){text}"
     yield ""
+    for member, found in vars(kind).items():
+        if inspect.getdoc(found) and not member.startswith("_"):
+            yield from _member(kind.__name__, member, found)
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
@@ -233,7 +252,7 @@ def _code(kind: type | str) -> str:
 def main(arguments: list[str]) -> int:
     """Write the pages, or with --check compare them; return the exit code."""
     written = pages()
-    found = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    found = {path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.md")}
     if arguments == ["--check"]:
         stale = sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name))
         if stale:
@@ -242,10 +261,10 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print(f"generate.py takes --check or nothing, got {' '.join(arguments)}.")
         return 2
-    FOLDER.mkdir(exist_ok=True)
     for name in found.keys() - written.keys():
         (FOLDER / name).unlink()
     for name, text in written.items():
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
         (FOLDER / name).write_text(text, encoding="utf-8")
     return 0
 

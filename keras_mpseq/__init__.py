@@ -12,8 +12,10 @@ from keras_mpseq import role
 
 if TYPE_CHECKING:
     from keras_mpseq.batched import BatchedSequence
+    from keras_mpseq.checks.api import check
     from keras_mpseq.dataset import to_dataset
     from keras_mpseq.errors import (
+        CheckError,
         MpseqError,
         PayloadError,
         PoolClosedError,
@@ -49,12 +51,14 @@ _HOME = {
     "install": "keras_bridge",
     "uninstall": "keras_bridge",
     "PipelineMonitor": "monitor",
+    "check": "checks.api",
 }
 _JOINED = ("SafeSequence", "BatchedSequence", "fit", "install", "uninstall")
 """Names on whose first use Keras is joined."""
 
 __all__ = [
     "BatchedSequence",
+    "CheckError",
     "Loader",
     "MpseqError",
     "PayloadError",
@@ -69,6 +73,7 @@ __all__ = [
     "UserCodeError",
     "WorkerLostError",
     "WorkerTimeoutError",
+    "check",
     "fit",
     "generator_dataset",
     "get_worker_info",

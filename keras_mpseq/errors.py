@@ -189,6 +189,10 @@ class SequenceLengthError(MpseqError):
     """`len(sequence)` is 0, negative, not an int, or changed without an epoch hook."""
 
 
+class CheckError(MpseqError):
+    """`check` found errors or warnings, and was asked to raise, or its report was."""
+
+
 class PoolClosedError(MpseqError):
     """The loader was closed while, or before, somebody iterated over it."""
 

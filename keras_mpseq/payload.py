@@ -18,7 +18,8 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -26,7 +27,7 @@ import numpy as np
 from cloudpickle import cloudpickle as registry
 
 from keras_mpseq.arrays import SHARED_FROM, Reducer
-from keras_mpseq.diagnosis import refusal
+from keras_mpseq.diagnosis import Member, culprits, refusal
 
 _BLOCK = 1 << 20
 """Bytes compared at a time: in the cache with their result (10 GB/s; 4 GB/s at 16 KiB), and an early end is early."""
@@ -51,11 +52,15 @@ class Packed(NamedTuple):
         return sum(buffer.nbytes for buffer in self.buffers)
 
 
-def pack(sequence: object) -> Packed:
+def pack(sequence: object, instead: Mapping[int, Any] = MappingProxyType({})) -> Packed:
     """Turn *sequence* into bytes.
 
     Classes and functions of `__main__`, and of modules that a fresh process cannot import, travel by value. The
     buffers show the live arrays: copy or compare them before the user's code runs again.
+
+    Args:
+        sequence: What is to travel.
+        instead: What `__reduce__` is to return for some objects in it, by their id: for those that cannot travel.
 
     Raises:
         PayloadError: Something in it does not pickle; the message names every such member by its path.
@@ -70,12 +75,18 @@ def pack(sequence: object) -> Packed:
         return False
 
     try:
-        _Pickler(out, keep).dump(sequence)
+        _Pickler(out, keep, instead).dump(sequence)
     except MemoryError:
         raise
     except Exception as error:  # Pickling calls the user's hooks, which raise what they like.
         raise refusal(sequence, error, _attempt, _reduce) from error
     return Packed(out.getvalue(), tuple(buffers))
+
+
+def unsendable(sequence: object) -> list[Member]:
+    """Return the members of *sequence* that do not pickle although their parts do; none if it can be sent."""
+    error = _attempt(sequence)
+    return [] if error is None else culprits(Member("seq", sequence, error), _attempt, _reduce)
 
 
 def unpack(data: bytes | memoryview, buffers: Sequence[memoryview]) -> object:
@@ -124,12 +135,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({functools.cached_property: _reduce_cached_property})
 
-    def __init__(self, out: Any, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
+    def __init__(
+        self, out: Any, keep: Callable[[pickle.PickleBuffer], bool], instead: Mapping[int, Any] = MappingProxyType({})
+    ) -> None:
         super().__init__(out, protocol=5, buffer_callback=keep)
         self._arrays = Reducer()
+        self._instead = instead
 
     def reducer_override(self, value: Any) -> Any:
         """Return how to rebuild *value*, or NotImplemented for the usual way (called by pickle)."""
+        if id(value) in self._instead:
+            return self._instead[id(value)]
         if issubclass(type(value), np.ndarray):
             return self._arrays.reduce(value)
         if not isinstance(value, (type, types.FunctionType, types.ModuleType)):

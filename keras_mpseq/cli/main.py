@@ -1,84 +1,86 @@
 """The command line of keras_mpseq: arguments to a command, errors to a sentence and an exit code.
 
-0 is success, 1 a demo that did not hold what it promises, 2 a mistake in the call or its surroundings. A command's
-module is imported when it is called, so that `--help` does not wait for Keras.
+0 is success, 1 findings, or a demo that did not hold what it promises, 2 a mistake in the call or its surroundings.
+What a command needs is imported when it is called, so that `--help` does not wait for Keras.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from keras_mpseq import MpseqError, __version__
+from keras_mpseq.cli import check, explain, lint
+from keras_mpseq.cli.arguments import BAD_CALL, Commands, Parser, int_between
 
 _MOST_WORKERS = 64
 """The demo has 45 batches an epoch: more workers would have nothing to do."""
 _MOST_SEED = 2**32 - 1
 """The largest seed that `np.random.seed`, and so `keras.utils.set_random_seed`, takes."""
 _MOST_EPOCHS = 10_000
-_BAD_CALL = 2
 _INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* (None: those of this process) name, and return the exit code."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as in `keras-mpseq rules | head`; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     # The wall between the commands and the shell: what we foresaw is a sentence, the rest a traceback.
     except Exception as error:
         if isinstance(error, MpseqError):
             print(f"keras-mpseq: {error}", file=sys.stderr)
-            return _BAD_CALL
+            return BAD_CALL
         traceback.print_exc()
         return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one sentence, without the usage that argparse puts above it."""
-        self.exit(_BAD_CALL, f"{self.prog}: {message.rstrip('.')}. See {self.prog} --help.\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = Parser(
         prog="keras-mpseq",
         description="Data loading for Keras in several processes: safe, fast, and the same batches every time.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"keras-mpseq {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
+    for command in (lint, check, explain):
+        command.add(commands)
     _add_demo(commands)
     return parser
 
 
-def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_demo(commands: Commands) -> None:
     what = "Train a small CNN on real images that several processes decode, and measure what they gain."
     demo = commands.add_parser("demo", help=what, description=what, allow_abbrev=False)
     demo.add_argument(
         "--workers",
-        type=_int_between(0, _MOST_WORKERS),
+        type=int_between(0, _MOST_WORKERS),
         metavar="N",
         help="processes that build batches; 0 is none but the training's own (default: one for each core)",
     )
     demo.add_argument(
         "--epochs",
-        type=_int_between(1, _MOST_EPOCHS),
+        type=int_between(1, _MOST_EPOCHS),
         metavar="N",
         help="epochs of training (default: 3; 1 with --quick)",
     )
     demo.add_argument(
         "--seed",
-        type=_int_between(0, _MOST_SEED),
+        type=int_between(0, _MOST_SEED),
         default=0,
         metavar="N",
         help="of the split, the model, the shuffling and the augmentation (default: 0)",
@@ -102,19 +104,6 @@ def _demo(options: argparse.Namespace) -> int:
             quick=options.quick,
         )
     )
-
-
-def _int_between(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be an int from {least} to {most}, got {text!r}")
-        return value
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -59,7 +59,16 @@ class Claim:
 
 def claims(quick: bool) -> list[Claim]:
     """Return all rows in the order of the table."""
-    return [*_big(quick), *_tiny(quick), *_fit(quick), *_cpu(quick), *_streams(quick), *_decode(quick), *_moments()]
+    return [
+        *_big(quick),
+        *_tiny(quick),
+        *_fit(quick),
+        *_cpu(quick),
+        *_streams(quick),
+        *_decode(quick),
+        *_moments(),
+        *_validator(),
+    ]
 
 
 def _run(participant: str, workload: str, quick: bool) -> Run:
@@ -163,4 +172,13 @@ def _moments() -> list[Claim]:
     ]
 
 
-GROUPS = ("big", "tiny", "fit", "cpu", "streams", "decode", "first", "replace", "memory", "gap")
+def _validator() -> list[Claim]:
+    return [
+        Claim("lint", "lint of 100,000 lines, one core", Run("lint", "validator"), 10.0, "limit", 1.0, "s"),
+        # Without a requirement: no project is made of sequences alone.
+        Claim("lint", "the same, nothing but sequences", Run("lint-dense", "validator"), 10.0, "limit", None, "s"),
+        Claim("lint", "check of a light sequence", Run("check", "validator"), 3.0, "limit", 1.0, "s"),
+    ]
+
+
+GROUPS = ("big", "tiny", "fit", "cpu", "streams", "decode", "first", "replace", "memory", "gap", "lint")

@@ -1,0 +1,124 @@
+"""`keras-mpseq lint`: read source, tell what will go wrong in several processes; nothing is imported or run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_mpseq.cli.arguments import Commands, add_selection, flat, tell, write
+from keras_mpseq.errors import MpseqError
+
+if TYPE_CHECKING:
+    from keras_mpseq.lint.config import Config
+    from keras_mpseq.reporting import Results
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    what = "Find what will go wrong in several processes, in source: nothing is imported or run."
+    parser = commands.add_parser("lint", help=what, description=what, allow_abbrev=False)
+    parser.add_argument("paths", nargs="*", default=["."], metavar="PATH", help="files and folders (default: this one)")
+    add_selection(parser)
+    parser.add_argument("--statistics", action="store_true", help="tell how often each rule was found, no more")
+    parser.add_argument("--show-unresolved", action="store_true", help="list the calls that could not be followed")
+    parser.add_argument("--fix", action="store_true", help="change what can be changed safely, then lint")
+    parser.add_argument("--diff", action="store_true", help="show what --fix would change, and change nothing")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="do not tell the findings in FILE")
+    parser.add_argument("--write-baseline", type=Path, metavar="FILE", help="write the findings to FILE as known")
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="do not read files and folders like this"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="read [tool.keras-mpseq] from FILE, not from a pyproject.toml above"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Lint, and return the exit code.
+
+    Raises:
+        MpseqError: A path, an option or a setting cannot be meant.
+    """
+    from keras_mpseq.lint import config, files
+
+    paths = [Path(path) for path in options.paths]
+    for path in paths:
+        if not path.exists():
+            raise MpseqError(f"There is no file or folder {str(path)!r}", remedy="Name one that exists.")
+    overrides = config.Overrides(
+        select=flat(options.select),
+        ignore=flat(options.ignore) or [],
+        preview=options.preview,
+        fail_level=options.fail_level,
+        exclude=options.exclude,
+        baseline=options.baseline,
+    )
+    settings = config.load(options.config or config.find(paths), overrides)
+    # As people write them: `data.py`, not `./data.py`.
+    found = [os.path.normpath(path) for path in files.discover(options.paths, settings.exclude)]
+    if not found:
+        print(f"No Python files in {', '.join(map(repr, options.paths))}.", file=sys.stderr)
+    if options.diff:
+        return _fix(found, settings, diff=True)
+    if options.fix:
+        _fix(found, settings, diff=False)
+    return _lint(found, settings, options)
+
+
+def _lint(found: list[str], settings: Config, options: argparse.Namespace) -> int:
+    from keras_mpseq.lint import baseline, select
+    from keras_mpseq.reporting.results import counted
+
+    if options.write_baseline:
+        settings = dataclasses.replace(settings, baseline=None)
+    results = _results(found, settings, options.show_unresolved)
+    if options.write_baseline:
+        baseline.write(options.write_baseline, results.findings, results.sources)
+        number = len(results.findings)
+        print(f"{counted(number, 'finding')} {'is' if number == 1 else 'are'} now known in {options.write_baseline}.")
+        return 0
+    tell(results, "statistics" if options.statistics else options.output_format)
+    return int(select.failing(results.findings, settings.fail_level) and not options.exit_zero)
+
+
+def _results(found: list[str], settings: Config, show_not_followed: bool) -> Results:
+    from keras_mpseq.lint import lint_paths
+    from keras_mpseq.lint.select import select
+    from keras_mpseq.reporting import Results, Sources
+
+    sources = Sources()
+    linted = lint_paths(found, preview=True, extra_bases=settings.extra_bases, decls=settings.decls)
+    selected = select(linted.findings, found, settings, sources)
+    return Results(
+        findings=selected.findings,
+        files=linted.files,
+        classes=linted.classes,
+        not_followed=linted.unresolved,
+        sources=sources,
+        show_not_followed=show_not_followed,
+    )
+
+
+def _fix(found: list[str], settings: Config, *, diff: bool) -> int:
+    """Change the files, or show the changes; return the exit code, which is 1 if there is a change to show."""
+    try:
+        from keras_mpseq.lint.fix import fix_paths
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] != "libcst":
+            raise
+        raise MpseqError(
+            "Changing source needs keras_mpseq[fix], which brings libcst",
+            remedy='Install it: pip install "keras_mpseq[fix]".',
+        ) from error
+    fixed = fix_paths(found, diff=diff, settings=settings)
+    if diff:
+        write("".join(one.diff_text for one in fixed))
+        return int(bool(fixed))
+    for one in fixed:
+        print(f"{os.fspath(one.path)}: {'; '.join(one.applied)}.", file=sys.stderr)
+    return 0

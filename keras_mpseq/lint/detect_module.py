@@ -1,0 +1,121 @@
+"""SEQ105, SEQ506: how sequences are used at the top of a script, and with which arguments `fit` is called."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+
+from keras_mpseq.lint.analysis import Analysis
+from keras_mpseq.lint.model import Class, Module, dotted_of
+from keras_mpseq.lint.report import Report
+
+
+def detect(module: Module, analysis: Analysis, report: Report) -> None:
+    """Look at the calls of one module."""
+    sequences = [cls for cls in module.all_classes if analysis.hierarchy.is_sequence(cls)]
+    if sequences:
+        _entry_points(module, sequences, analysis, report)
+    _legacy_arguments(module, analysis, report)
+
+
+def _entry_points(module: Module, sequences: Sequence[Class], analysis: Analysis, report: Report) -> None:
+    """Calls that would run again in every worker that imports this file anew."""
+    names = {cls.name for cls in sequences if cls.scope is module.scope}
+    made = {
+        target.id
+        for statement in _unguarded(module.tree.body)
+        for node in _shallow(statement)
+        if isinstance(node, ast.Assign) and _makes(node.value, names)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for statement in _unguarded(module.tree.body):
+        for node in _shallow(statement):
+            if isinstance(node, ast.Call) and _starts_workers(node, names | made, module, analysis):
+                cls = sequences[0].name
+                text = f"{ast.unparse(node.func)[:40]}(...) runs whenever this file is imported, also in each worker"
+                report.add("SEQ105", module.site(node, "<module>"), text, cls=cls)
+
+
+def _unguarded(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    for statement in body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):
+            yield from _unguarded(statement.orelse)
+        elif isinstance(statement, (ast.If, ast.For, ast.While, ast.With, ast.Try)):
+            for name in ("body", "orelse", "finalbody"):
+                yield from _unguarded(getattr(statement, name, []))
+        else:
+            yield statement
+
+
+def _shallow(node: ast.AST) -> Iterator[ast.AST]:
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        yield current
+        if not isinstance(current, ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(current))
+
+
+def _makes(node: ast.expr, names: set[str]) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+
+
+def _starts_workers(node: ast.Call, names: set[str], module: Module, analysis: Analysis) -> bool:
+    tables = analysis.project.tables
+    attr = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    dotted = dotted_of(node)
+    head, _, rest = dotted.partition(".")
+    refs = analysis.project.name_in(module.scope, head).refs if head else frozenset()
+    full = {f"{ref}.{rest}" if rest else ref for ref in refs}
+    if attr not in tables.sets["effects.fits"] and not full & tables.sets["effects.loaders"]:
+        return False
+    values = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return any(_mentions(value, names) for value in values)
+
+
+def _mentions(node: ast.expr, names: set[str]) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id in names
+    return _makes(node, names)
+
+
+def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> None:
+    tables = analysis.project.tables
+    if not any(word in module.source for word in tables.sets["effects.fit_arguments"]):
+        return
+    if "keras" not in module.source and "tensorflow" not in module.source:
+        return
+    if "tf_keras" in module.source:
+        # Keras 2 under its new name, which still has these arguments.
+        return
+    for node in ast.walk(module.tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if node.func.attr not in tables.sets["effects.fits"]:
+            continue
+        head, _, rest = dotted_of(node).partition(".")
+        refs = analysis.project.name_in(module.scope, head).refs if head else frozenset()
+        if any(f"{ref}.{rest}".startswith("keras_mpseq.") for ref in refs):
+            continue
+        for keyword in node.keywords:
+            if keyword.arg in tables.sets["effects.fit_arguments"] and _is_keras(node, keyword.arg):
+                message = f"{node.func.attr}() of Keras 3 has no argument {keyword.arg}"
+                report.add("SEQ506", module.site(keyword, _around(module, node)), message)
+                break
+
+
+def _is_keras(node: ast.Call, argument: str) -> bool:
+    """`workers=` alone is an argument of other libraries' `fit` as well."""
+    others = {keyword.arg for keyword in node.keywords}
+    telling = {"epochs", "validation_data", "callbacks", "steps_per_epoch", "steps"}
+    return argument != "workers" or bool(others & telling)
+
+
+def _around(module: Module, node: ast.AST) -> str:
+    line = getattr(node, "lineno", 0)
+    functions = [inside for inside in ast.walk(module.tree) if isinstance(inside, ast.FunctionDef)]
+    around = [inside.name for inside in functions if inside.lineno <= line <= (inside.end_lineno or inside.lineno)]
+    return around[-1] if around else ""

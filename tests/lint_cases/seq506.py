@@ -1,0 +1,27 @@
+# ruff: noqa
+"""SEQ506: arguments that fit no longer has."""
+
+import keras
+import keras_mpseq
+
+
+def train(model, data):
+    model.fit(data, epochs=2, workers=4)  # error: SEQ506
+    model.evaluate(data, use_multiprocessing=True)  # error: SEQ506
+    model.predict(data, max_queue_size=4)  # error: SEQ506
+    model.fit(data, epochs=2)  # safe
+    keras_mpseq.fit(model, data, epochs=2, workers=4)  # safe
+    Search().fit(data, workers=4)  # safe
+
+
+class Search:
+    def fit(self, data, workers):
+        return data, workers
+
+
+# file: old.py
+import tf_keras
+
+
+def train(data):
+    tf_keras.Model().fit(data, epochs=2, workers=4, use_multiprocessing=True)  # safe
