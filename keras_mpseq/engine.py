@@ -19,47 +19,49 @@ from keras_mpseq.build import STATEFUL_REMEDY
 from keras_mpseq.deadlines import Deadlines, start_limit
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.errors import MpseqError, load_error, scarce
-from keras_mpseq.ledger import WorkerState
-from keras_mpseq.local import close_resources
-from keras_mpseq.local_backend import LocalBackend
-from keras_mpseq.losses import Loss, loss_error
-from keras_mpseq.messages import (
+from keras_mpseq.events import (
     Action,
-    Batch,
-    Build,
     Built,
     Cancel,
     ChunkChanged,
     CopyOut,
     Deliver,
-    Done,
     Event,
-    Failure,
     Finish,
-    Forget,
     GiveUp,
     Grew,
-    Layout,
-    Lost,
-    Over,
-    Past,
     Released,
     RunAbandoned,
     RunStarted,
     Send,
-    Setup,
-    Skip,
     SlotsAdded,
     Spawn,
-    Start,
-    Started,
     StartFailed,
-    Stopped,
-    Task,
-    Unfit,
     Wanted,
     WorkerLost,
     WorkerReady,
+)
+from keras_mpseq.ledger import WorkerState
+from keras_mpseq.local import close_resources
+from keras_mpseq.local_backend import LocalBackend
+from keras_mpseq.losses import Loss, loss_error
+from keras_mpseq.messages import (
+    Batch,
+    Build,
+    Done,
+    Failure,
+    Forget,
+    Layout,
+    Lost,
+    Over,
+    Past,
+    Setup,
+    Skip,
+    Start,
+    Started,
+    Stopped,
+    Task,
+    Unfit,
 )
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats

@@ -21,10 +21,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from keras_mpseq.dealing import next_deal, starving_deal, victim
-from keras_mpseq.ledger import Job, Run, SlotCounts, Slots, Workers, WorkerState
-from keras_mpseq.messages import (
+from keras_mpseq.events import (
     Action,
-    Batch,
     Built,
     Cancel,
     ChunkChanged,
@@ -34,8 +32,6 @@ from keras_mpseq.messages import (
     Finish,
     GiveUp,
     Grew,
-    Lost,
-    Outcome,
     Released,
     RunAbandoned,
     RunStarted,
@@ -43,10 +39,16 @@ from keras_mpseq.messages import (
     SlotsAdded,
     Spawn,
     StartFailed,
-    Task,
     Wanted,
     WorkerLost,
     WorkerReady,
+)
+from keras_mpseq.ledger import Job, Run, SlotCounts, Slots, Workers, WorkerState
+from keras_mpseq.messages import (
+    Batch,
+    Lost,
+    Outcome,
+    Task,
 )
 
 if TYPE_CHECKING:

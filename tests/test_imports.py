@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     # What crosses boundaries, and what follows from numbers alone.
     {"errors", "order", "deadlines", "messages"},
     # Pure decisions; small mechanisms over the system.
-    {"ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
+    {"events", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
     {"scheduler", "payload", "spec", "build", "images", "sources"},
     # The user's class; the child's side; how children come to be.

@@ -19,22 +19,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from keras_mpseq.growing import Growing, Lanes
-from keras_mpseq.messages import (
+from keras_mpseq.events import (
     Action,
-    Batch,
     Built,
     Cancel,
     ChunkChanged,
     CopyOut,
     Deliver,
     Event,
-    Failure,
     Finish,
     GiveUp,
     Grew,
-    Lost,
-    Outcome,
     Released,
     RunAbandoned,
     RunStarted,
@@ -42,10 +37,17 @@ from keras_mpseq.messages import (
     SlotsAdded,
     Spawn,
     StartFailed,
-    Task,
     Wanted,
     WorkerLost,
     WorkerReady,
+)
+from keras_mpseq.growing import Growing, Lanes
+from keras_mpseq.messages import (
+    Batch,
+    Failure,
+    Lost,
+    Outcome,
+    Task,
 )
 from keras_mpseq.order import Order, epoch_order
 from keras_mpseq.scheduler import Scheduler
