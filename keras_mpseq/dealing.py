@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
-from keras_mpseq.ledger import Job, Run, Slots, Workers
+from keras_mpseq.ledger import Job, Run, Slots
+from keras_mpseq.staff import Staff
 
 
 class Deal(NamedTuple):
@@ -20,25 +21,25 @@ class Deal(NamedTuple):
     position: int
 
 
-def next_deal(runs: Collection[Run], workers: Workers, slots: Slots) -> Deal | None:
+def next_deal(runs: Collection[Run], staff: Staff, slots: Slots) -> Deal | None:
     """Return what to deal next into a free slot, or None."""
     if not slots.free:
         return None
     spare = len(slots.free) - sum(run.passed for run in runs)
     # Copies count as held, or a run that nobody consumes could take slot after slot.
     for run in sorted(runs, key=lambda run: (run.held, not run.wanted)):
-        deal = _candidate(run, workers, slots)
+        deal = _candidate(run, staff, slots)
         # A position passed over before takes the slot reserved for it; others leave the reserve.
         if deal and (deal.position < run.frontier or run.passes(deal.position) < spare):
             return deal
     return None
 
 
-def starving_deal(runs: Collection[Run], workers: Workers, slots: Slots) -> Deal | None:
+def starving_deal(runs: Collection[Run], staff: Staff, slots: Slots) -> Deal | None:
     """Return the next deal of a run that is wanted, holds nothing, and lacks but a slot."""
     for run in runs:
         if run.wanted and not run.held:
-            deal = _candidate(run, workers, slots)
+            deal = _candidate(run, staff, slots)
             if deal and not run.passes(deal.position):
                 return deal
     return None
@@ -55,14 +56,14 @@ def victim(slots: Slots) -> Job | None:
     )
 
 
-def _candidate(run: Run, workers: Workers, slots: Slots) -> Deal | None:
+def _candidate(run: Run, staff: Staff, slots: Slots) -> Deal | None:
     """Return what is next in *run*, as if there were slots enough."""
     choices = []
-    for worker in workers.with_time():
-        position = run.head(worker)
+    for worker in staff.with_time():
+        position = run.head(staff.seat(worker))
         # Failures and copies hold no slot, so it is not slots that keep them from piling up.
         if position is not None and (run.kept < slots.total or position == run.delivered):
-            load = workers.load(worker)
+            load = staff.load(worker)
             # By position where delivery waits for it; else by load, for "block" would be built
             # block by block.
             key = (position, load) if run.order.ordered else (load, position)

@@ -41,7 +41,6 @@ from keras_mpseq.events import (
     WorkerLost,
     WorkerReady,
 )
-from keras_mpseq.ledger import WorkerState
 from keras_mpseq.local import close_resources
 from keras_mpseq.local_backend import LocalBackend
 from keras_mpseq.losses import Loss, loss_error
@@ -66,6 +65,7 @@ from keras_mpseq.messages import (
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
+from keras_mpseq.staff import WorkerState
 from keras_mpseq.streams import Streamed
 from keras_mpseq.versions import Version, Versions
 

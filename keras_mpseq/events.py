@@ -68,6 +68,12 @@ class StartFailed(NamedTuple):
     cause: object
 
 
+class Retired(NamedTuple):
+    """A worker that was told to retire has ended."""
+
+    worker: int
+
+
 class Released(NamedTuple):
     """The consumer let go of a leased slot."""
 
@@ -95,6 +101,7 @@ Event: TypeAlias = (
     | Built
     | WorkerLost
     | StartFailed
+    | Retired
     | Released
     | SlotsAdded
     | ChunkChanged
@@ -105,6 +112,12 @@ Event: TypeAlias = (
 
 class Spawn(NamedTuple):
     """Start (or replace) this worker."""
+
+    worker: int
+
+
+class Retire(NamedTuple):
+    """Let this worker end in good order: it holds no task and gets none; Retired must follow."""
 
     worker: int
 
@@ -162,4 +175,4 @@ class GiveUp(NamedTuple):
     cause: object
 
 
-Action: TypeAlias = Spawn | Send | Deliver | CopyOut | Cancel | Finish | GiveUp
+Action: TypeAlias = Spawn | Retire | Send | Deliver | CopyOut | Cancel | Finish | GiveUp

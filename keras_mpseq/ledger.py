@@ -1,4 +1,4 @@
-"""What the scheduler keeps: workers, runs, jobs, and the state of every slot.
+"""What the scheduler keeps of the work: runs, jobs, and the state of every slot.
 
 Plain bookkeeping without decisions. Each slot is in exactly one place: on the stack of free ones,
 with the job that holds it (working or built), or among the leased.
@@ -6,74 +6,13 @@ with the job that holds it (working or built), or among the leased.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_mpseq.messages import Outcome, Task
 
 if TYPE_CHECKING:
     from keras_mpseq.order import Order
-
-
-class WorkerState(Enum):
-    """What the scheduler knows of a worker."""
-
-    ABSENT = "absent"
-    STARTING = "starting"
-    READY = "ready"
-
-
-@dataclass(slots=True)
-class Worker:
-    """A worker and the tasks it holds."""
-
-    state: WorkerState = WorkerState.ABSENT
-    jobs: deque[Job] = field(default_factory=deque)
-    """Oldest first: the first is the one being built."""
-    start_losses: int = 0
-    """How often in a row it was lost before it was ready."""
-    started_for: frozenset[int] = frozenset()
-    """The runs that were live when it was started."""
-
-
-class Workers:
-    """All workers, numbered from 0."""
-
-    def __init__(self, count: int, depth: int) -> None:
-        """Begin with *count* absent workers, each of which may hold *depth* tasks."""
-        self.all = [Worker() for _ in range(count)]
-        self.depth = depth
-
-    def expect(self, number: int, what: str, *states: WorkerState) -> Worker:
-        """Return a worker to which *what* can happen in *states* only.
-
-        Raises:
-            ValueError: There is no such worker, or it is in another state.
-        """
-        if not 0 <= number < len(self.all):
-            raise ValueError(f"Worker {number} {what}, but there are {len(self.all)}, from 0.")
-        worker = self.all[number]
-        if worker.state not in states:
-            raise ValueError(f"Worker {number} {what} while it was {worker.state.value}.")
-        return worker
-
-    def with_time(self) -> Iterator[int]:
-        """Yield the workers that may be given a task."""
-        for number, worker in enumerate(self.all):
-            if worker.state is WorkerState.READY and len(worker.jobs) < self.depth:
-                yield number
-
-    def load(self, number: int) -> int:
-        """Return how many tasks a worker holds."""
-        return len(self.all[number].jobs)
-
-    def least_loaded(self, owner: int | None) -> int | None:
-        """Return who with time should build a task: only *owner*, if there is one."""
-        able = [number for number in self.with_time() if owner in (None, number)]
-        return min(able, key=self.load, default=None)
 
 
 @dataclass(slots=True, eq=False)
@@ -132,9 +71,9 @@ class Run:
             if head is None:
                 self.heads[owner] = self.order.next_of(owner, known)
 
-    def head(self, worker: int) -> int | None:
-        """Return the next position that *worker* may build."""
-        return self.heads[worker if self.order.partitioned else None]
+    def head(self, seat: int) -> int | None:
+        """Return the next position that the worker of *seat* may build."""
+        return self.heads[seat if self.order.partitioned else None]
 
     def passes(self, position: int) -> int:
         """Return how many more tasks are passed over when *position* is dealt."""

@@ -33,23 +33,24 @@ from keras_mpseq.events import (
     GiveUp,
     Grew,
     Released,
+    Retired,
     RunAbandoned,
     RunStarted,
     Send,
     SlotsAdded,
-    Spawn,
     StartFailed,
     Wanted,
     WorkerLost,
     WorkerReady,
 )
-from keras_mpseq.ledger import Job, Run, SlotCounts, Slots, Workers, WorkerState
+from keras_mpseq.ledger import Job, Run, SlotCounts, Slots
 from keras_mpseq.messages import (
     Batch,
     Lost,
     Outcome,
     Task,
 )
+from keras_mpseq.staff import Staff, WorkerState
 
 if TYPE_CHECKING:
     from keras_mpseq.order import Order
@@ -65,12 +66,16 @@ class Scheduler:
             while it starts, until that is an error.
         slots: How many there are at first; numbered from 0.
         copy_below: Batches of fewer bytes are copied, not leased.
+        most: How many batches a worker may be given before another takes its seat; None for no limit. A task that is
+            never divided, or is sent again, may exceed it.
 
     Raises:
         ValueError: An argument is below 1 (`copy_below`: below 0).
     """
 
-    def __init__(self, workers: int, depth: int, attempts: int, slots: int, copy_below: int) -> None:
+    def __init__(
+        self, workers: int, depth: int, attempts: int, slots: int, copy_below: int, most: int | None = None
+    ) -> None:
         """Begin with absent workers and free slots."""
         for name, value, least in (
             ("workers", workers, 1),
@@ -78,13 +83,14 @@ class Scheduler:
             ("attempts", attempts, 1),
             ("slots", slots, 1),
             ("copy_below", copy_below, 0),
+            ("most", 1 if most is None else most, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} must be {least} or more, got {value}.")
         self._attempts = attempts
         self._copy_below = copy_below
         self._chunk = 1
-        self._workers = Workers(workers, depth)
+        self._staff = Staff(workers, depth, most)
         self._slots = Slots(slots)
         self._runs: dict[int, Run] = {}
         self._again: list[Job] = []  # Lost with their workers, to be sent to others.
@@ -97,7 +103,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """No run is live and no worker holds a task."""
-        return not self._runs and not any(worker.jobs for worker in self._workers.all)
+        return not self._runs and not any(worker.jobs for worker in self._staff.all)
 
     def is_ready(self, run: int) -> bool:
         """Tell whether *run* would be answered at once."""
@@ -109,15 +115,15 @@ class Scheduler:
 
     def state(self, worker: int) -> WorkerState:
         """Return whether *worker* is absent, starting or ready."""
-        return self._workers.all[worker].state
+        return self._staff.all[worker].state
 
     def tasks(self, worker: int) -> tuple[Task, ...]:
         """Return the tasks that *worker* holds, oldest first."""
-        return tuple(job.task for job in self._workers.all[worker].jobs)
+        return tuple(job.task for job in self._staff.all[worker].jobs)
 
     def current(self, worker: int) -> Task | None:
         """Return the oldest task that *worker* holds: the one that it builds."""
-        jobs = self._workers.all[worker].jobs
+        jobs = self._staff.all[worker].jobs
         return jobs[0].task if jobs else None
 
     def attempt(self, run: int, position: int) -> int:
@@ -132,7 +138,7 @@ class Scheduler:
         Raises:
             ValueError: The event cannot happen in this state; nothing was changed.
         """
-        self._actions = []
+        self._actions = self._staff.actions = []
         match event:
             case Built(worker, outcomes):
                 self._on_built(worker, outcomes)
@@ -153,14 +159,14 @@ class Scheduler:
                 if run in self._runs:
                     self._drop(self._runs[run])
             case WorkerReady(worker):
-                started = self._workers.expect(worker, "became ready", WorkerState.STARTING)
-                started.state = WorkerState.READY
-                started.start_losses = 0
+                self._staff.ready(worker)
             case WorkerLost(worker, cause, done):
                 self._on_lost(worker, cause, done)
             case StartFailed(worker, cause):
-                self._workers.expect(worker, "failed", WorkerState.STARTING).state = WorkerState.ABSENT
+                self._staff.expect(worker, "failed", WorkerState.STARTING).state = WorkerState.ABSENT
                 self._give_up(worker, 1, cause)
+            case Retired(worker):
+                self._staff.retired(worker, self._runs)
             case SlotsAdded(count):
                 if count < 0:
                     raise ValueError(f"SlotsAdded takes 0 slots or more, got {count}.")
@@ -175,15 +181,14 @@ class Scheduler:
         return self._actions
 
     def _on_started(self, number: int, order: Order) -> None:
-        count = len(self._workers.all)
+        count = self._staff.seats
         if number in self._runs:
             raise ValueError(f"Run {number} was started, but it is under way already.")
         if order.partitioned and order.workers != count:
             raise ValueError(f"The order is for {order.workers} workers, but there are {count}.")
         self._runs[number] = Run.of(number, order)
-        for worker in range(count):
-            if self._workers.all[worker].state is WorkerState.ABSENT:
-                self._spawn(worker)
+        for seat in range(count):
+            self._staff.fill(seat, self._runs)
 
     def _on_wanted(self, number: int) -> None:
         run = self._runs.get(number)
@@ -195,7 +200,7 @@ class Scheduler:
         self._answer(run)
 
     def _on_built(self, number: int, outcomes: tuple[Outcome, ...]) -> None:
-        jobs = self._workers.expect(number, "built a task", WorkerState.READY).jobs
+        jobs = self._staff.expect(number, "built a task", WorkerState.READY).jobs
         if not jobs:
             raise ValueError(f"Worker {number} built a task, but it holds none.")
         job = jobs[0]
@@ -216,10 +221,11 @@ class Scheduler:
                     run.keep(position, outcome)
         if not job.inside:
             self._slots.give_back(job)
+        self._staff.retire_if_done(number)
         self._answer(run)
 
     def _on_lost(self, number: int, cause: object, done: int | None) -> None:
-        worker = self._workers.expect(number, "was lost", WorkerState.STARTING, WorkerState.READY)
+        worker = self._staff.expect(number, "was lost", WorkerState.STARTING, WorkerState.READY)
         self.losses += 1
         jobs, worker.jobs = worker.jobs, deque()
         # A task that was sent to a worker already dead is not to blame, and none of it was begun.
@@ -239,8 +245,11 @@ class Scheduler:
                 worker.state = WorkerState.ABSENT
                 self._give_up(number, worker.start_losses, cause)
                 worker.start_losses = 0
-                return
-        self._spawn(number)
+            else:
+                self._staff.spawn(number, self._runs)
+        else:
+            worker.state = WorkerState.ABSENT
+            self._staff.fill(self._staff.seat(number), self._runs)
 
     def _blame(self, job: Job, worker: int, cause: object, done: int) -> None:
         """Charge a loss to the position that was being built; after its last attempt, end it."""
@@ -256,19 +265,14 @@ class Scheduler:
             run.keep(position, Lost(worker, losses, cause))
             self._answer(run)
 
-    def _spawn(self, number: int) -> None:
-        worker = self._workers.all[number]
-        worker.state, worker.started_for = WorkerState.STARTING, frozenset(self._runs)
-        self._actions.append(Spawn(number))
-
     def _give_up(self, worker: int, attempts: int, cause: object) -> None:
         """End the runs that *worker* was started for, and start it again for later ones: they begin anew."""
-        started_for = self._workers.all[worker].started_for
+        started_for = self._staff.all[worker].started_for
         for run in [run for run in self._runs.values() if run.number in started_for]:
             self._actions.append(GiveUp(run.number, worker, attempts, cause))
             self._drop(run)
         if self._runs:
-            self._spawn(worker)
+            self._staff.fill(self._staff.seat(worker), self._runs)
 
     def _drop(self, run: Run) -> None:
         """Forget a run; what workers hold of it keeps its slots until they answer or die."""
@@ -322,43 +326,42 @@ class Scheduler:
         One slot for each worker and one more stay, so that all workers have work meanwhile.
         """
         rest = self._slots.total - len(self._slots.leased) - 1
-        return (
-            len(job.task.positions) == 1 and outcome.nbytes >= self._copy_below and rest >= len(self._workers.all) + 1
-        )
+        return len(job.task.positions) == 1 and outcome.nbytes >= self._copy_below and rest > self._staff.seats
 
     # --- dispatch ---
 
     def _dispatch(self) -> None:
         """Give out tasks while workers have time and slots are free: lost ones first, then new."""
         for job in sorted(self._again, key=lambda job: job.task.positions):
-            worker = self._workers.least_loaded(job.run.order.owner(job.task.positions[0]))
+            worker = self._staff.least_loaded(job.run.order.owner(job.task.positions[0]))
             if worker is not None:
                 self._again.remove(job)
                 self._send(job, worker)
         runs = self._runs.values()
         while True:
-            deal = next_deal(runs, self._workers, self._slots)
+            deal = next_deal(runs, self._staff, self._slots)
             if deal is None:
-                deal = starving_deal(runs, self._workers, self._slots)
+                deal = starving_deal(runs, self._staff, self._slots)
                 if deal is None or not self._copy_out():
                     return
             run, worker, position = deal
-            positions = run.deal(position, self._count(run, position))
+            positions = run.deal(position, self._count(run, position, self._staff.all[worker].left))
             self._send(self._slots.hold(run, positions), worker)
 
-    def _count(self, run: Run, position: int) -> int:
+    def _count(self, run: Run, position: int, left: int) -> int:
         """Return how many positions to deal at once: a chunk, but few where an epoch begins and where it ends.
 
-        So that the first batch does not wait for a whole chunk, and no worker is left alone with the last one.
+        So that the first batch does not wait for a whole chunk, and no worker is left alone with the last one. *left*
+        is what the worker may be given.
         """
-        workers, size = len(self._workers.all), run.order.size
+        workers, size = self._staff.seats, run.order.size
         rest = self._chunk if size is None else ceil((size - position) / (2 * workers))
-        return run.order.together(position, max(1, min(self._chunk, position // workers, rest)))
+        return run.order.together(position, max(1, min(self._chunk, position // workers, rest, left)))
 
     def _send(self, job: Job, worker: int) -> None:
         job.worker = worker
-        self._workers.all[worker].jobs.append(job)
         self._actions.append(Send(worker, job.task))
+        self._staff.give(worker, job, self._runs)
 
     def _copy_out(self) -> bool:
         """Free a built slot by copying its batches out of it, if there is one."""

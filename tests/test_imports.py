@@ -26,9 +26,9 @@ LAYERS: list[set[str]] = [
     # What this process is.
     {"role"},
     # What crosses boundaries, and what follows from numbers alone.
-    {"errors", "order", "deadlines", "messages"},
+    {"errors", "order", "deadlines", "messages", "events"},
     # Pure decisions; small mechanisms over the system.
-    {"events", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
+    {"staff", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
     {"scheduler", "payload", "spec", "build", "images", "sources"},
     # The user's class; the child's side; how children come to be.
@@ -168,7 +168,10 @@ def test_no_module_takes_part_in_multiprocessing() -> None:
             assert target.partition(".")[0] not in ("multiprocessing", "concurrent"), name
 
 
-@pytest.mark.parametrize("name", ["scheduler", "ledger", "dealing", "messages", "deadlines", "losses"])
+PURE_MODULES = ["scheduler", "staff", "ledger", "dealing", "events", "messages", "deadlines", "losses"]
+
+
+@pytest.mark.parametrize("name", PURE_MODULES)
 def test_pure_modules_have_no_clock_thread_or_process(name: str) -> None:
     tree = dict(modules())[name]
     assert {target.partition(".")[0] for target in imported(tree, also_in_functions=True)} & PURE == set()
@@ -186,7 +189,7 @@ def test_the_scheduler_needs_pure_modules_only() -> None:
         if name != "order":
             assert {target.partition(".")[0] for target in targets} & PURE == set(), name
         waiting += [other for target in targets if (other := own(target))]
-    assert seen <= {"scheduler", "ledger", "dealing", "messages", "order", "errors"}
+    assert seen <= {"scheduler", "staff", "ledger", "dealing", "events", "messages", "order", "errors"}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ from keras_mpseq.events import (
     GiveUp,
     Grew,
     Released,
+    Retire,
+    Retired,
     RunAbandoned,
     RunStarted,
     Send,
@@ -130,7 +132,8 @@ class Pass:
         return self.pieces(set(range(frontier)) - self.dealt) if self.order.ordered else 0
 
     def next_of(self, worker: int) -> int | None:
-        """The lowest position that is not dealt and that *worker* may build."""
+        """The lowest position that is not dealt and that *worker*, by its seat, may build."""
+        worker %= self.order.workers
         for position in itertools.count():
             if position == (self.order.known if isinstance(self.order, Growing) else self.order.size):
                 return None
@@ -145,10 +148,21 @@ class Referee:
     """Feeds a scheduler, keeps books of its own, and checks every action against the rules."""
 
     def __init__(
-        self, workers: int = 2, depth: int = 2, attempts: int = 2, slots: int = 8, copy_below: int = COPY_BELOW
+        self,
+        workers: int = 2,
+        depth: int = 2,
+        attempts: int = 2,
+        slots: int = 8,
+        copy_below: int = COPY_BELOW,
+        most: int | None = None,
     ) -> None:
-        self.scheduler = Scheduler(workers, depth, attempts, slots, copy_below)
+        self.scheduler = Scheduler(workers, depth, attempts, slots, copy_below, most)
         self.depth, self.attempts, self.copy_below, self.chunk = depth, attempts, copy_below, 1
+        self.seats, self.most = workers, most
+        workers *= 1 if most is None else 2
+        self.left = [0.0] * workers
+        """Batches that a worker may still be given."""
+        self.started = [0] * workers
         self.workers = ["absent"] * workers
         self.tasks: list[list[Task]] = [[] for _ in range(workers)]
         self.again: list[Task] = []
@@ -207,6 +221,10 @@ class Referee:
         starting = [w for w, state in enumerate(self.workers) if state == "starting"]
         return self.feed(*(WorkerReady(worker) for worker in starting))
 
+    def end(self) -> list[Action]:
+        """End every worker that was told to."""
+        return self.feed(*(Retired(worker) for worker, state in enumerate(self.workers) if state == "retiring"))
+
     def drive(self, number: int, at_most: int = 30) -> list[int]:
         """Consume one run to its end without releasing a lease; all workers work fairly. Return what came."""
         run = self.runs[number]
@@ -224,7 +242,7 @@ class Referee:
                     self.feed(Wanted(number))
                 continue
             before = len(run.delivered)
-            moved = bool(self.ready())
+            moved = bool(self.ready() + self.end())
             for worker, tasks in enumerate(self.tasks):
                 if tasks:
                     self.build(worker)
@@ -239,7 +257,8 @@ class Referee:
             case RunStarted(number, order):
                 self.runs[number] = Pass(number, order)
                 self.ever.add(number)
-                self.expected += [Spawn(w) for w, state in enumerate(self.workers) if state == "absent"]
+                for seat in range(self.seats):
+                    self._expect_somebody(seat)
             case Wanted(number):
                 self.runs[number].wanted = True
             case RunAbandoned(number):
@@ -248,8 +267,17 @@ class Referee:
             case WorkerReady(worker):
                 self.workers[worker] = "ready"
                 self.start_losses[worker] = 0
+                for other in self._others(worker):
+                    if self.workers[other] == "ready":
+                        self.left[other] = 0
+                        self._expect_end(other)
             case Built(worker, outcomes):
                 self._note_built(self.tasks[worker].pop(0), outcomes)
+                self._expect_end(worker)
+            case Retired(worker):
+                self.workers[worker] = "absent"
+                if self.runs:
+                    self._expect_somebody(worker % self.seats)
             case WorkerLost(worker, cause, done):
                 self._note_lost(worker, cause, done)
             case StartFailed(worker, cause):
@@ -261,6 +289,22 @@ class Referee:
                 self.slots += ["free"] * count
             case ChunkChanged(count):
                 self.chunk = count
+
+    def _others(self, worker: int) -> list[int]:
+        return [w for w in range(len(self.workers)) if w != worker and w % self.seats == worker % self.seats]
+
+    def _expect_somebody(self, seat: int) -> None:
+        """A worker is to be started at a seat where nobody has work to come, unless the old ones are in its way."""
+        numbers = range(seat, len(self.workers), self.seats)
+        last = (self.most or 0) // 8
+        if not any(
+            self.workers[w] == "starting" or (self.workers[w] == "ready" and self.left[w] > last) for w in numbers
+        ):
+            self.expected += [Spawn(w) for w in numbers if self.workers[w] == "absent"][:1]
+
+    def _expect_end(self, worker: int) -> None:
+        if self.left[worker] <= 0 and not self.tasks[worker]:
+            self.expected.append(Retire(worker))
 
     def _note_built(self, task: Task, outcomes: tuple[Outcome, ...]) -> None:
         del self.inside[task.slot]
@@ -301,20 +345,22 @@ class Referee:
             else:
                 self.slots[task.slot] = "free"
                 del self.inside[task.slot]
-        if self.workers[worker] == "starting":
-            self.start_losses[worker] += 1
+        starting = self.workers[worker] == "starting"
+        self.start_losses[worker] += starting
         self.workers[worker] = "absent"
         if self.start_losses[worker] == self.attempts:
             self._note_given_up(worker, self.attempts, cause)
             self.start_losses[worker] = 0
-        else:
+        elif starting:
             self.expected.append(Spawn(worker))
+        else:
+            self._expect_somebody(worker % self.seats)
 
     def _note_given_up(self, worker: int, attempts: int, cause: object) -> None:
         ended = [number for number in self.runs if number in self.started_for[worker]]
         self.expected += [GiveUp(number, worker, attempts, cause) for number in ended]
         if len(ended) < len(self.runs):
-            self.expected.append(Spawn(worker))
+            self._expect_somebody(worker % self.seats)
 
     def _drop(self, number: int) -> None:
         run = self.runs.pop(number)
@@ -351,6 +397,15 @@ class Referee:
                 assert self.workers[worker] == "absent"
                 self.workers[worker] = "starting"
                 self.started_for[worker] = set(self.runs)
+                first = self.most is not None and worker < self.seats and not self.started[worker]
+                self.left[worker] = float("inf") if self.most is None else self.most
+                self.left[worker] -= (self.most or 0) * worker // (2 * self.seats) if first else 0
+                self.started[worker] += 1
+            case Retire(worker):
+                self.expected.remove(action)
+                assert self.workers[worker] == "ready"
+                assert not self.tasks[worker]
+                self.workers[worker] = "retiring"
             case GiveUp(number):
                 self.expected.remove(action)
                 self._drop(number)
@@ -369,7 +424,8 @@ class Referee:
         assert not self.owed or task.run in self.owed, "copied out for one run, dealt to another"
         self.owed = set()
         assert task.indices == tuple(map(run.index, task.positions))
-        assert all(run.owner(position) in (None, worker) for position in task.positions)
+        assert self.left[worker] > 0, "a worker is given more than it may be"
+        assert all(run.owner(position) in (None, worker % self.seats) for position in task.positions)
         able = self._with_time()
         if not order.partitioned:
             assert worker == min(able, key=lambda w: (len(self.tasks[w]), w)), "not the least loaded worker"
@@ -382,6 +438,9 @@ class Referee:
             assert not any(self._may_build(other, worker) for other in self.again), "new before lost"
             self._follow_new(run, worker, task)
         self.tasks[worker].append(task)
+        self.left[worker] -= len(task.positions)
+        if self.most is not None and self.left[worker] <= self.most // 8:
+            self._expect_somebody(worker % self.seats)
 
     def _follow_new(self, run: Pass, worker: int, task: Task) -> None:
         first, count = task.positions[0], len(task.positions)
@@ -389,7 +448,7 @@ class Referee:
         assert first == run.next_of(worker), "not in the order of positions"
         assert task.positions == tuple(range(first, first + count))
         size = run.order.size
-        workers, most = len(self.tasks), self.chunk
+        workers, most = self.seats, min(self.chunk, int(min(self.left[worker], self.chunk)))
         if run.order.partitioned:
             most = 1
         elif isinstance(run.order, Growing):
@@ -438,7 +497,7 @@ class Referee:
 
     def _may_lease(self, slot: int, outcome: Outcome) -> bool:
         rest = len(self.slots) - self.slots.count("leased") - 1
-        return slot in self.singles and outcome.nbytes >= self.copy_below and rest >= len(self.workers) + 1
+        return slot in self.singles and outcome.nbytes >= self.copy_below and rest >= self.seats + 1
 
     def _follow_copy(self, run: Pass, position: int, outcome: Outcome, slot: int) -> None:
         if self.copying != slot:
@@ -464,10 +523,14 @@ class Referee:
         return sum(number == run.number for number, _ in self.inside.values()) + run.kept
 
     def _with_time(self) -> list[int]:
-        return [w for w, s in enumerate(self.workers) if s == "ready" and len(self.tasks[w]) < self.depth]
+        return [
+            w
+            for w, state in enumerate(self.workers)
+            if state == "ready" and len(self.tasks[w]) < self.depth and self.left[w] > 0
+        ]
 
     def _may_build(self, task: Task, worker: int) -> bool:
-        return self.runs[task.run].owner(task.positions[0]) in (None, worker)
+        return self.runs[task.run].owner(task.positions[0]) in (None, worker % self.seats)
 
     def _next_of(self, run: Pass) -> int | None:
         """Return the position that should be dealt next if slots were no matter."""
@@ -500,7 +563,11 @@ class Referee:
                     assert passes >= spare, "idle worker, free slot, nothing dealt"
                 if run.wanted and not self._held(run) and not passes:
                     assert "built" not in self.slots, "a wanted run starves"
-        assert not self.runs or "absent" not in self.workers, "no worker for a live run"
+        for seat in range(self.seats):
+            there = [(self.workers[w], self.left[w] > 0) for w in range(seat, len(self.workers), self.seats)]
+            assert there.count(("ready", True)) <= 1, "two workers at one seat are given tasks"
+            useful = {("starting", True), ("ready", True)} & set(there)
+            assert not self.runs or useful or "absent" not in dict(there), "no worker for a live run"
         self._check_books()
 
     def _check_books(self) -> None:
@@ -513,6 +580,8 @@ class Referee:
             assert scheduler.state(worker).value == self.workers[worker]
             assert scheduler.tasks(worker) == tuple(tasks)
             assert scheduler.current(worker) == (tasks[0] if tasks else None)
+            if self.most is not None and self.workers[worker] in ("starting", "ready"):
+                assert scheduler._staff.all[worker].left == self.left[worker]
         for run in self.runs.values():
             for position in run.dealt:
                 assert scheduler.attempt(run.number, position) == 1 + run.losses[position], "wrongly blamed"
@@ -533,9 +602,12 @@ class Play(RuleBasedStateMachine):
         slots=st.integers(1, 9),
         copy_below=st.sampled_from([0, COPY_BELOW]),
         chunk=st.sampled_from([1, 1, 3]),
+        most=st.sampled_from([None, None, 1, 3, 9]),
     )
-    def begin(self, workers: int, depth: int, attempts: int, slots: int, copy_below: int, chunk: int) -> None:
-        self.referee = Referee(workers, depth, attempts, slots, copy_below)
+    def begin(
+        self, workers: int, depth: int, attempts: int, slots: int, copy_below: int, chunk: int, most: int | None
+    ) -> None:
+        self.referee = Referee(workers, depth, attempts, slots, copy_below, most)
         self.referee.feed(ChunkChanged(chunk))
 
     def numbers(self, *states: str) -> list[int]:
@@ -552,14 +624,14 @@ class Play(RuleBasedStateMachine):
     def start_run(self, length: int | None, partition: str, ordered: bool, shuffle: bool, hosts: int) -> None:
         if length is None:
             shuffle, partition = False, "stride" if partition == "block" else partition
-        workers = len(self.referee.workers)
+        workers = self.referee.seats
         order = order_of(length, workers, partition, ordered, shuffle, (hosts - 1, hosts))
         self.referee.feed(RunStarted(len(self.referee.ever), order))
 
     @precondition(lambda self: len(self.referee.runs) < 3)
     @rule(lanes=st.integers(0, 4), ordered=st.booleans())
     def start_growing_run(self, lanes: int, ordered: bool) -> None:
-        workers = len(self.referee.workers)
+        workers = self.referee.seats
         order = Lanes(lanes, workers, ordered) if lanes else Growing(workers, ordered)
         self.referee.feed(RunStarted(len(self.referee.ever), order))
 
@@ -621,6 +693,12 @@ class Play(RuleBasedStateMachine):
     def become_ready_together(self) -> None:
         self.referee.ready()
 
+    @precondition(lambda self: self.numbers("retiring"))
+    @rule(pick=st.integers(0, 5))
+    def retire(self, pick: int) -> None:
+        workers = self.numbers("retiring")
+        self.referee.feed(Retired(workers[pick % len(workers)]))
+
     @precondition(lambda self: any(self.referee.tasks))
     @rule(
         picks=st.lists(st.integers(0, 2), min_size=1, max_size=8),
@@ -645,6 +723,8 @@ class Play(RuleBasedStateMachine):
         worker = workers[pick % len(workers)]
         for _ in range(times if ready else 1):
             self.referee.feed(WorkerLost(worker, CAUSE, done))
+            if self.referee.workers[worker] == "absent":  # Its successor is there already.
+                return
             if ready:
                 self.referee.feed(WorkerReady(worker))
 
@@ -1232,9 +1312,9 @@ def test_events_that_cannot_be_are_refused_and_change_nothing() -> None:
 
 
 def test_arguments_out_of_range_are_refused() -> None:
-    good = {"workers": 1, "depth": 1, "attempts": 1, "slots": 1, "copy_below": 0}
+    good = {"workers": 1, "depth": 1, "attempts": 1, "slots": 1, "copy_below": 0, "most": 1}
     Scheduler(**good)
-    for name, least in (("workers", 1), ("depth", 1), ("attempts", 1), ("slots", 1), ("copy_below", 0)):
+    for name, least in (("workers", 1), ("depth", 1), ("attempts", 1), ("slots", 1), ("copy_below", 0), ("most", 1)):
         with pytest.raises(ValueError, match=rf"^{name} must be {least} or more, got {least - 1}\.$"):
             Scheduler(**(good | {name: least - 1}))
 
@@ -1276,3 +1356,112 @@ def test_a_run_that_is_over_cannot_grow() -> None:
     play.feed(RunAbandoned(0))
     with pytest.raises(ValueError, match=r"^Run 0 grew, but it is over or was never started\.$"):
         play.scheduler.handle(Grew(0))
+
+
+# --- workers that are replaced after some batches ---
+
+
+def test_a_worker_is_replaced_after_its_last_batch_and_blamed_for_nothing() -> None:
+    play = Referee(workers=1, depth=2, attempts=1, most=3)
+    assert sends(play.start(order_of(5))) == [(0, (0,), 0), (0, (1,), 1)]
+    assert play.build(0) == [Send(0, Task(0, (2,), (2,), 2)), Spawn(1)]  # Its last: the successor starts meanwhile.
+    assert play.build(0) == []
+    assert play.build(0) == [Retire(0)]
+    assert sends(play.feed(WorkerReady(1))) == [(1, (3,), 3), (1, (4,), 4)]
+    assert play.feed(Retired(0)) == []
+    assert play.scheduler.losses == 0
+    assert [play.scheduler.attempt(0, position) for position in range(5)] == [1] * 5
+    assert play.drive(0) == [0, 1, 2, 3, 4]
+
+
+def test_a_successor_that_is_ready_early_takes_over_at_once() -> None:
+    play = Referee(workers=1, depth=2, slots=30, most=16)
+    play.start(order_of(40))
+    while len(play.tasks[0]) == 2 and "starting" not in play.workers:
+        play.feed(Wanted(0))
+        play.build(0)
+    assert play.left[0] == 2
+    assert [positions for _, positions, _ in sends(play.feed(WorkerReady(1)))] == [(14,), (15,)]
+    assert kinds(play.build(0)) == []
+    assert play.build(0) == [Retire(0)]
+    assert play.drive(0) == list(range(40))
+
+
+def test_an_idle_worker_ends_when_its_successor_is_ready() -> None:
+    play = Referee(workers=1, depth=1, slots=20, most=8)
+    play.start(order_of(7))
+    while play.tasks[0]:
+        play.build(0)
+    assert play.left[0] == 1
+    assert play.feed(WorkerReady(1)) == [Retire(0)]
+
+
+def test_workers_are_not_all_replaced_at_the_same_time() -> None:
+    play = Referee(workers=4, depth=1, slots=20, most=8)
+    play.start(order_of(60))
+    assert play.left == [7.0, 6.0, 5.0, 4.0, 0.0, 0.0, 0.0, 0.0]
+    play.feed(WorkerLost(3, CAUSE, 0))
+    assert play.left[3] == 8.0  # As all later ones.
+
+
+def test_a_chunk_is_no_larger_than_what_a_worker_may_be_given() -> None:
+    play = Referee(workers=1, depth=1, most=6)
+    play.feed(ChunkChanged(4))
+    play.start(order_of(40))
+    sizes = [1]
+    while play.workers[0] == "ready":
+        play.feed(Wanted(0))
+        sizes += [len(positions) for _, positions, _ in sends(play.build(0))]
+    assert sizes == [1, 1, 2, 2]
+
+
+def test_a_death_after_the_last_task_leaves_it_to_the_successor() -> None:
+    play = Referee(workers=1, depth=1, attempts=2, most=1)
+    play.start(order_of(3))
+    assert play.workers == ["ready", "starting"]
+    assert play.feed(WorkerLost(0, CAUSE, 0)) == []
+    assert sends(play.feed(WorkerReady(1))) == [(1, (0,), 0)]
+    assert play.scheduler.attempt(0, 0) == 2
+    assert play.drive(0) == [0, 1, 2]
+
+
+def test_a_successor_waits_for_one_that_does_not_end() -> None:
+    play = Referee(workers=1, depth=1, most=1)
+    play.start(order_of(3))
+    assert play.build(0) == [Retire(0)]
+    assert sends(play.feed(WorkerReady(1))) == [(1, (1,), 1)]
+    assert play.build(1) == [Retire(1)]
+    assert play.feed(Retired(1)) == [Spawn(1)]  # 0 still closes its files.
+    assert play.drive(0) == [0, 1, 2]
+
+
+def test_between_epochs_nobody_is_started() -> None:
+    play = Referee(workers=1, depth=1, most=1)
+    play.start(order_of(1))
+    play.feed(Wanted(0))
+    assert play.build(0)[0] == Retire(0)
+    play.feed(StartFailed(1, CAUSE))
+    assert play.feed(Retired(0)) == []
+    assert play.feed(RunStarted(1, order_of(2))) == [Spawn(0)]
+
+
+def test_a_task_that_is_sent_again_may_exceed_the_limit() -> None:
+    play = Referee(workers=1, depth=1, most=6)
+    play.feed(ChunkChanged(3))
+    play.start(order_of(30))
+    for _ in range(2):
+        play.build(0)
+        play.feed(Wanted(0))
+    play.build(0)
+    play.feed(WorkerLost(0, CAUSE, 0))
+    assert play.drive(0) == list(range(30))
+
+
+def test_owners_keep_their_seats() -> None:
+    play = Referee(workers=2, depth=1, slots=9, most=1)
+    play.start(order_of(8, partition="stride"))
+    play.feed(WorkerLost(0, CAUSE, 0))
+    assert sends(play.feed(WorkerReady(2))) == [(2, (0,), 0)]
+    assert play.drive(0) == list(range(8))  # The referee looks at the seat of each position's owner.
+    with pytest.raises(ValueError, match=r"^Worker 0 retired while it was (ready|absent|starting)\.$"):
+        play.scheduler.handle(Retired(0))

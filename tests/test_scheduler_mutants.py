@@ -20,7 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 import keras_mpseq.scheduler
 from tests import test_scheduler
 
-MODULES = ("ledger", "dealing", "scheduler")
+MODULES = ("staff", "ledger", "dealing", "scheduler")
 """In the order of their imports."""
 FOLDER = Path(keras_mpseq.scheduler.__file__).parent
 # No shrinking and no memory of earlier runs: one failure is enough, and the same ones in every run.
@@ -59,7 +59,7 @@ MUTANTS = [
     Mutant(
         "a block of a lane is dealt in parts, which take the slots of blocks before it",
         "scheduler",
-        "        return run.order.together(position, max(1, min(self._chunk, position // workers, rest)))\n",
+        "        return run.order.together(position, max(1, min(self._chunk, position // workers, rest, left)))\n",
         "        return min(run.order.together(position, 9), max(1, min(self._chunk, position // workers, rest)))\n",
     ),
     Mutant(
@@ -90,8 +90,8 @@ MUTANTS = [
     Mutant(
         "a message of an abandoned epoch does not free its slot",
         "scheduler",
-        "        if not job.inside:\n            self._slots.give_back(job)\n        self._answer(run)\n",
-        "        if not job.inside and run.live:\n            self._slots.give_back(job)\n        self._answer(run)\n",
+        "        if not job.inside:\n            self._slots.give_back(job)\n        self._staff.retire",
+        "        if not job.inside and run.live:\n            self._slots.give_back(job)\n        self._staff.retire",
     ),
     Mutant(
         "abandoning an epoch frees slots into which workers still write",
@@ -166,20 +166,20 @@ MUTANTS = [
     Mutant(
         "lost tasks go to any worker, whoever owns them",
         "scheduler",
-        "self._workers.least_loaded(job.run.order.owner(job.task.positions[0]))",
-        "self._workers.least_loaded(None)",
+        "self._staff.least_loaded(job.run.order.owner(job.task.positions[0]))",
+        "self._staff.least_loaded(None)",
     ),
     Mutant(
         "leases are granted up to the last slot",
         "scheduler",
-        "rest >= len(self._workers.all) + 1",
+        "rest > self._staff.seats",
         "rest >= 0",
     ),
     Mutant(
         "one lease too many is granted",
         "scheduler",
-        "rest >= len(self._workers.all) + 1",
-        "rest >= len(self._workers.all)",
+        "rest > self._staff.seats",
+        "rest >= self._staff.seats",
     ),
     Mutant(
         "a slot with several batches is leased with the first of them",
@@ -214,8 +214,8 @@ MUTANTS = [
     Mutant(
         "a consumer that waits is not answered when its batch is built",
         "scheduler",
-        "            self._slots.give_back(job)\n        self._answer(run)\n",
-        "            self._slots.give_back(job)\n",
+        "        self._staff.retire_if_done(number)\n        self._answer(run)\n",
+        "        self._staff.retire_if_done(number)\n",
     ),
     Mutant(
         "workers that die at start are replaced for ever",
@@ -225,9 +225,9 @@ MUTANTS = [
     ),
     Mutant(
         "losses at start that are not in a row end all epochs",
-        "scheduler",
-        "started.state = WorkerState.READY\n                started.start_losses = 0\n",
-        "started.state = WorkerState.READY\n",
+        "staff",
+        "        worker.state = WorkerState.READY\n        worker.start_losses = 0\n",
+        "        worker.state = WorkerState.READY\n",
     ),
     Mutant(
         "a worker that was given up is never started again",
@@ -250,14 +250,14 @@ MUTANTS = [
     Mutant(
         "a start that fails late leaves the next epoch without that worker",
         "scheduler",
-        "            self._drop(run)\n        if self._runs:\n            self._spawn(worker)\n",
-        "            self._drop(run)\n",
+        "        if self._runs:\n            self._staff.fill(self._staff.seat(worker), self._runs)\n",
+        "",
     ),
     Mutant(
         "a worker is started again for nobody",
         "scheduler",
-        "        if self._runs:\n            self._spawn(worker)\n",
-        "        self._spawn(worker)\n",
+        "        if self._runs:\n            self._staff.fill(self._staff.seat(worker), self._runs)\n",
+        "        self._staff.fill(self._staff.seat(worker), self._runs)\n",
     ),
     Mutant(
         "batches are delivered in the order of completion",
@@ -274,14 +274,14 @@ MUTANTS = [
     Mutant(
         "a chunk runs past the end of the epoch",
         "scheduler",
-        "max(1, min(self._chunk, position // workers, rest))",
-        "max(1, min(self._chunk, position // workers))",
+        "max(1, min(self._chunk, position // workers, rest, left))",
+        "max(1, min(self._chunk, position // workers, left))",
     ),
     Mutant(
         "the first batch of an epoch waits for a whole chunk",
         "scheduler",
-        "max(1, min(self._chunk, position // workers, rest))",
-        "max(1, min(self._chunk, rest))",
+        "max(1, min(self._chunk, position // workers, rest, left))",
+        "max(1, min(self._chunk, rest, left))",
     ),
     Mutant(
         "one worker is left alone with the last chunk",
@@ -297,13 +297,13 @@ MUTANTS = [
     ),
     Mutant(
         "a worker is given more tasks than it may hold",
-        "ledger",
-        "len(worker.jobs) < self.depth",
-        "len(worker.jobs) <= self.depth",
+        "staff",
+        "len(worker.jobs) < self._depth",
+        "len(worker.jobs) <= self._depth",
     ),
     Mutant(
         "tasks are given to workers that are not ready",
-        "ledger",
+        "staff",
         "worker.state is WorkerState.READY and len(",
         "worker.state is not WorkerState.ABSENT and len(",
     ),
@@ -374,6 +374,78 @@ MUTANTS = [
         "dealing",
         "key = (position, load) if run.order.ordered else (load, position)",
         "key = (load, position)",
+    ),
+    Mutant(
+        "a worker is given batches after its last",
+        "staff",
+        " and len(worker.jobs) < self._depth and worker.left > 0:",
+        " and len(worker.jobs) < self._depth:",
+    ),
+    Mutant(
+        "a chunk is larger than what a worker may be given",
+        "scheduler",
+        "position // workers, rest, left)",
+        "position // workers, rest)",
+    ),
+    Mutant(
+        "a worker is told to end with tasks in hand, which it drops",
+        "staff",
+        "        if worker.left <= 0 and not worker.jobs:\n",
+        "        if worker.left <= 0:\n",
+    ),
+    Mutant(
+        "a successor is started when the old worker has ended, and its seat is empty meanwhile",
+        "staff",
+        "        if worker.left <= self._last:\n            self.fill(self.seat(number), runs)\n",
+        "",
+    ),
+    Mutant(
+        "the old worker works on beside its successor",
+        "staff",
+        "                self.all[other].left = 0\n",
+        "",
+    ),
+    Mutant(
+        "an idle worker stays when its successor is there",
+        "staff",
+        "                self.all[other].left = 0\n                self.retire_if_done(other)\n",
+        "                self.all[other].left = 0\n",
+    ),
+    Mutant(
+        "a successor that has to wait for the end of the one before is never started",
+        "staff",
+        "        if runs:\n            self.fill(self.seat(number), runs)\n",
+        "",
+    ),
+    Mutant(
+        "the end of a worker starts another for nobody",
+        "staff",
+        "        if runs:\n            self.fill(self.seat(number), runs)\n",
+        "        self.fill(self.seat(number), runs)\n",
+    ),
+    Mutant(
+        "a worker that dies after its last task is replaced, although its successor is there",
+        "scheduler",
+        "            self._staff.fill(self._staff.seat(number), self._runs)\n\n",
+        "            self._staff.spawn(number, self._runs)\n\n",
+    ),
+    Mutant(
+        "all workers are replaced at the same time",
+        "staff",
+        "                worker.next_limit -= most * seat // (2 * seats)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "later workers have the short life of the first",
+        "staff",
+        "        worker.left, worker.next_limit = worker.next_limit, self._most\n",
+        "        worker.left = worker.next_limit\n",
+    ),
+    Mutant(
+        "a position is owned by a process, and not by its seat",
+        "staff",
+        "if owner in (None, self.seat(number))]",
+        "if owner in (None, number)]",
     ),
 ]
 
