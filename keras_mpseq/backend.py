@@ -38,6 +38,15 @@ class Backend(Protocol):
     def interrupt(self, worker: int) -> None:
         """Make a stuck worker write its stack and die."""
 
+    def ask(self, worker: int) -> None:
+        """Make *worker* write its stack and go on, for `answer`."""
+
+    def answer(self, worker: int) -> str:
+        """Return the stack that *worker* wrote since it was asked, and forget it; "" if it wrote none."""
+
+    def state(self, worker: int) -> str:
+        """Return what the system says that *worker* is doing; "" where it says nothing."""
+
     def kill(self, worker: int) -> None:
         """End *worker* at once."""
 

@@ -25,7 +25,7 @@ from keras_mpseq.codec import Array, by_leaf, leaf_name, part_count, with_text
 from keras_mpseq.elements import Elements
 from keras_mpseq.errors import PoolClosedError, UnsupportedLeafError, UserCodeError
 from keras_mpseq.loader import feed_of
-from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, shard_length
+from keras_mpseq.options import SLOW_WARNING_S, OnError, Partition, check_flag, checked, length_of, shard_length
 from keras_mpseq.run import Parts
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 
@@ -70,6 +70,8 @@ def to_dataset(
     varying_length: bool = False,
     backend: str = "local",
     launcher: str | None = None,
+    slow_warning_s: float | None = SLOW_WARNING_S,
+    max_tasks_per_worker: int | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of *sequence*, built by several processes, as a `tf.data.Dataset`.
 
@@ -97,6 +99,8 @@ def to_dataset(
         varying_length: The number of batches may differ from epoch to epoch; the dataset then has no cardinality.
         backend: "local".
         launcher: "template" or "spawn".
+        slow_warning_s: Seconds after which a batch that is still being built is logged.
+        max_tasks_per_worker: Batches after which a worker is replaced by a fresh process.
 
     Returns:
         A dataset whose elements have the structure of the batches, with tuples in the place of lists, and the
@@ -126,6 +130,8 @@ def to_dataset(
         strict=strict,
         backend=backend,
         launcher=launcher,
+        slow_warning_s=slow_warning_s,
+        max_tasks_per_worker=max_tasks_per_worker,
     )
     feed = feed_of(sequence, options, fixed=1)
     dataset = dataset_of(Elements(feed, None if varying_length else length_of(sequence)))

@@ -80,7 +80,7 @@ class Delivery:
         leaves = tuple([self.slots[slot].place(array) for array in parts.arrays])
         return Input(self._pickled[parts.structure], leaves)
 
-    def received(self, outcome: Batch | Failure | Past, worker: int, attempt: int) -> Batch | Failure | Past:
+    def received(self, outcome: Batch | Failure | Past, worker: int, seat: int, attempt: int) -> Batch | Failure | Past:
         """Return an outcome as the pool keeps it: with a structure of the pool's, or with the error itself."""
         if isinstance(outcome, Batch):
             return outcome._replace(layout=self._layouts[worker, outcome.layout])
@@ -88,7 +88,7 @@ class Delivery:
             return outcome
         assert isinstance(outcome.error, bytes)
         error = load_error(outcome.error)
-        error.worker, error.attempt = worker, attempt
+        error.worker, error.attempt = seat, attempt
         return Failure(error)
 
     # --- batches ---

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from keras_mpseq import inputs
 from keras_mpseq.backend import Ended, Said
 from keras_mpseq.build import STATEFUL_REMEDY
-from keras_mpseq.deadlines import Deadlines, start_limit
+from keras_mpseq.deadlines import start_limit
 from keras_mpseq.delivery import Delivery
-from keras_mpseq.errors import MpseqError, load_error, scarce
+from keras_mpseq.errors import InternalError, MpseqError, copied, load_error, scarce
 from keras_mpseq.events import (
     Action,
     Built,
@@ -31,6 +31,8 @@ from keras_mpseq.events import (
     GiveUp,
     Grew,
     Released,
+    Retire,
+    Retired,
     RunAbandoned,
     RunStarted,
     Send,
@@ -58,6 +60,7 @@ from keras_mpseq.messages import (
     Skip,
     Start,
     Started,
+    Stop,
     Stopped,
     Task,
     Unfit,
@@ -66,8 +69,9 @@ from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
 from keras_mpseq.staff import WorkerState
-from keras_mpseq.streams import Streamed
+from keras_mpseq.streams import Streamed, name_of
 from keras_mpseq.versions import Version, Versions
+from keras_mpseq.watch import Watch
 
 _DEPTH = 2
 """Tasks a worker holds: one to build and one so that it need not wait for the next."""
@@ -88,7 +92,6 @@ class Engine:
         self._options = options
         self._events: deque[Event] = deque()
         self._runs: dict[int, Run] = {}
-        self._deadlines = Deadlines(options.timeout)
         self._alive: set[int] = set()
         self._unfit: dict[int, MpseqError] = {}
         self._over: list[Over] = []
@@ -97,10 +100,15 @@ class Engine:
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
         self.warning = ""
         """To be given, and then emptied."""
-        self.restarts = 0
+        self.restarts = self.recycled = 0
         # The first batch is built alone, in the only slot there is: it tells how large slots are (max_bytes).
         self._scheduler = Scheduler(
-            workers=options.workers, depth=_DEPTH, attempts=options.attempts, slots=1, copy_below=_COPY_BELOW
+            workers=options.workers,
+            depth=_DEPTH,
+            attempts=options.attempts,
+            slots=1,
+            copy_below=_COPY_BELOW,
+            most=options.max_tasks_per_worker,
         )
         with scarce("Worker processes cannot be started"), contextlib.ExitStack() as resources:
             resources.callback(close_resources, sequence)
@@ -121,6 +129,7 @@ class Engine:
             )
             fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
             self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.timeout))
+            self._watch = Watch(options, self.backend, self._delivery, sequence)
             resources.callback(self.backend.let_go)
             resources.callback(self._close_backend)
             self.backend.start()
@@ -225,21 +234,24 @@ class Engine:
             case Finish(number):
                 self._answer_last(self._runs[number], Signal.END)
             case GiveUp(number, worker, attempts, cause):
-                error = loss_error(cause, worker, "while it started", attempts, self._options.attempts)
+                error = loss_error(cause, self._seat(worker), "while it started", attempts, self._options.attempts)
                 self._answer_last(self._runs[number], error)
             case Spawn(worker):
                 self._spawn(worker)
+            case Retire(worker):
+                self._alive.discard(worker)
+                self._watch.stops(worker)
+                self.backend.send(worker, Stop())
 
     def _send(self, worker: int, run: Run, task: Task) -> None:
         assert run.version is not None
-        if not self._deadlines.busy(worker):
-            self._deadlines.build(worker, time.monotonic())
         supply = run.begun.supply
         if supply is not None:
             inputs.place(supply, run, task, self._delivery, self._sequence)
         self._delivery.slots[task.slot].progress = None
         room = self._delivery.room
         message = Build(run.number, run.begun.number, run.version.number, task.indices, task.slot, room)
+        self._watch.sent(worker, run, task)
         self.backend.send(worker, inputs.with_inputs(message, run, task))
 
     def _deliver(self, action: Deliver) -> None:
@@ -252,10 +264,12 @@ class Engine:
             return
         if isinstance(outcome, Failure):
             assert isinstance(outcome.error, MpseqError)
-            run.answers.append(outcome.error)
+            run.answers.append(copied(outcome.error))
         elif isinstance(outcome, Lost):
-            what = f"while building {self._name_of(action.index, outcome.cause)}"
-            error = loss_error(outcome.cause, outcome.worker, what, outcome.attempts, self._options.attempts)
+            mark = outcome.cause.mark if isinstance(outcome.cause, Loss) else -1
+            what = f"while building {name_of(self._sequence, action.index, mark)}"
+            worker = self._seat(outcome.worker)
+            error = loss_error(outcome.cause, worker, what, outcome.attempts, self._options.attempts)
             if not isinstance(outcome.cause, MpseqError):  # Such as a version that does not unpickle: no batch's fault.
                 error.index, error.epoch = action.index, run.begun.number
             run.answers.append(error)
@@ -269,11 +283,6 @@ class Engine:
         else:
             run.answers.append(self._delivery.parts(outcome, action.slot, lease=action.lease))
 
-    def _name_of(self, index: int, cause: object) -> str:
-        if isinstance(self._sequence, Streamed):
-            return self._sequence.name_of(index, cause.mark if isinstance(cause, Loss) else -1)
-        return f"batch {index}"
-
     def _answer_last(self, run: Run, answer: Answer) -> None:
         self._end_run(run)
         run.answers.append(answer)
@@ -285,11 +294,11 @@ class Engine:
             with scarce("A worker process cannot be started"):
                 self.backend.spawn(worker)
         except MpseqError as error:
-            error.worker = worker
+            error.worker = self._seat(worker)
             self._events.append(StartFailed(worker, error))
             return
         self._alive.add(worker)
-        self._deadlines.start(worker, time.monotonic())
+        self._watch.starts(worker)
         for version in self._versions.live[1:]:
             self.backend.send(worker, version.state, version.fds)
         self.backend.send(worker, Start())
@@ -298,7 +307,7 @@ class Engine:
         """Take in what the backend tells."""
         match happening:
             case Said(worker, Started()):
-                self._deadlines.rest(worker)
+                self._watch.started(worker)
                 self.feed(WorkerReady(worker))
             case Said(worker, Layout() as layout):
                 self._delivery.learn(worker, layout)
@@ -315,7 +324,7 @@ class Engine:
         task = self._scheduler.current(worker)
         assert task is not None
         outcomes = tuple(
-            self._delivery.received(outcome, worker, self._scheduler.attempt(task.run, position))
+            self._delivery.received(outcome, worker, self._seat(worker), self._scheduler.attempt(task.run, position))
             for outcome, position in zip(done.outcomes, task.positions, strict=False)
         )
         largest = max((outcome.nbytes for outcome in outcomes), default=0)
@@ -324,10 +333,8 @@ class Engine:
         if done.changed and not self._warned:
             self._warned = True
             self.warning = f"{done.changed[0]}. {STATEFUL_REMEDY}"
-        self._deadlines.rest(worker)
+        self._watch.answered(worker)
         self.feed(Built(worker, outcomes))
-        if self._scheduler.current(worker) is not None and not self._deadlines.busy(worker):
-            self._deadlines.build(worker, time.monotonic())
         chunk = self._delivery.chunk(largest, done.seconds / len(outcomes)) if outcomes else None
         if chunk is not None:
             self.feed(ChunkChanged(chunk))
@@ -335,44 +342,69 @@ class Engine:
     def _hear_stopped(self, worker: int, data: bytes) -> None:
         if data:
             error = load_error(data)
-            error.worker = worker
-            log.warning("Worker %d did not stop in good order: %s", worker, error)
+            error.worker = self._seat(worker)
+            log.warning("Worker %d did not stop in good order: %s", self._seat(worker), error)
 
     def _hear_ended(self, worker: int, status: int, stack: str) -> None:
-        overtime_s = self._deadlines.end(worker)
+        loss, done = self._watch.ended(worker, status, stack)
         self._alive.discard(worker)
         self._delivery.forget(worker)
-        self.restarts += 1
         unfit = self._unfit.pop(worker, None)
-        if unfit is not None and self._scheduler.state(worker) is WorkerState.STARTING:
-            self.feed(StartFailed(worker, unfit))
-            return
-        task = self._scheduler.current(worker)
-        slot = self._delivery.slots[task.slot] if task else None
-        done = slot.progress if slot else None
+        match self._scheduler.state(worker):
+            case WorkerState.RETIRING:
+                self.recycled += 1
+                if status:
+                    seat = self._seat(worker)
+                    log.warning("%s", loss_error(loss, seat, "while it stopped", 1, 0))
+                self.feed(Retired(worker))
+                return
+            case WorkerState.STARTING if unfit is not None:
+                self.restarts += 1
+                self.feed(StartFailed(worker, unfit))
+                return
+        self.restarts += 1
         if unfit is not None and done is None:
             done = 0  # It gave up before the first batch: not charged, that would go on for ever.
-        loss = Loss(status, stack, overtime_s, slot.noted if slot else -1)
         self.feed(WorkerLost(worker, unfit or loss, done))
+
+    def _seat(self, worker: int) -> int:
+        """Return the number of *worker* as the user sees it."""
+        return worker % self._options.workers
+
+    # --- time ---
 
     def left(self) -> float | None:
         """Return the seconds until `watch_time` is to be called; None means for ever."""
-        return self._deadlines.left(time.monotonic())
+        return self._watch.left()
 
     def watch_time(self) -> None:
-        """End the workers whose time is over."""
-        now = time.monotonic()
-        for worker in self._deadlines.due(now):
-            if task := self._scheduler.current(worker):
-                # Each batch of a task has the time of one.
-                began = self._delivery.slots[task.slot].since
-                if now - began < (self._options.timeout or 0):
-                    self._deadlines.build(worker, began)
-        late, stuck = self._deadlines.late(now)
-        for worker in late:
-            self.backend.interrupt(worker)
-        for worker in stuck:
-            self.backend.kill(worker)
+        """End the workers whose time is over, and ask those that are slow."""
+        self._watch.look()
+        if self._watch.forgotten:
+            raise self._locked_up(self._watch.forgotten)
+
+    def notices(self) -> Iterator[str]:
+        """Take out what is to be logged."""
+        while self._watch.notices:
+            yield self._watch.notices.popleft()
+
+    def check_moving(self, run: Run) -> None:
+        """Make sure that somebody works, before the consumer of *run* waits.
+
+        Raises:
+            InternalError: Nobody does, nor is about to.
+        """
+        if self._watch.idle:
+            raise self._locked_up(f"the consumer of run {run.number} waits, but nobody works")
+
+    def _locked_up(self, what: str) -> InternalError:
+        self.broken = True
+        error = InternalError(
+            f"The pool has locked itself up: {what}",
+            remedy="This is a bug in keras_mpseq: please report it, with all of this text.",
+        )
+        error.trace = self._scheduler.report()
+        return error
 
     # --- state and end ---
 
@@ -383,6 +415,7 @@ class Engine:
             batches=batches,
             skipped=skipped,
             restarts=self.restarts,
+            recycled=self.recycled,
             waited_s=waited_s,
             bytes_pickled=self._versions.nbytes_pickled,
             bytes_shared=self._versions.nbytes_shared,

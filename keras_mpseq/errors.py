@@ -99,6 +99,11 @@ def _restore(
     return error
 
 
+def copied(error: MpseqError) -> MpseqError:
+    """Return an error like *error* that was raised nowhere: whoever keeps that one keeps no frames."""
+    return _restore(type(error), error.args, error.__dict__, error.__cause__)
+
+
 @contextlib.contextmanager
 def scarce(what: str) -> Iterator[None]:
     """Say of an OSError within that *what* happened, for want of memory, processes or open files.
@@ -155,13 +160,20 @@ class WorkerLostError(MpseqError):
 
 
 class WorkerTimeoutError(WorkerLostError):
-    """One batch took longer than `timeout`; `stack` is the stuck worker's Python stack."""
+    """One batch took longer than `timeout`.
+
+    `stack` is the stuck worker's Python stack; `state` is what the system says of its process, such as "process 4711 is
+    waiting for a device or a file system (D) in read of /data/x.h5, has 1 thread and 145 MB of memory".
+    """
 
     stack: str = ""
+    state: str = ""
 
     def __str__(self) -> str:
-        """Return the message and the stack of the stuck worker."""
+        """Return the message, the state and the stack of the stuck worker."""
         text = super().__str__()
+        if self.state:
+            text += f"\n\nState of the worker: {self.state}."
         return f"{text}\n\nStack of the worker:\n{self.stack.rstrip()}" if self.stack else text
 
 
@@ -191,6 +203,16 @@ class SequenceLengthError(MpseqError):
 
 class CheckError(MpseqError):
     """`check` found errors or warnings, and was asked to raise, or its report was."""
+
+
+class InternalError(MpseqError):
+    """keras_mpseq has locked itself up, which is a bug; `trace` is what to put into the report of it."""
+
+    trace: str = ""
+
+    def __str__(self) -> str:
+        """Return the message and the trace."""
+        return f"{super().__str__()}\n\nWhat happened last:\n{self.trace}"
 
 
 class PoolClosedError(MpseqError):

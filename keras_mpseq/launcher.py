@@ -19,7 +19,7 @@ from typing import ClassVar, Protocol
 
 from keras_mpseq.channel import Channel
 from keras_mpseq.errors import WorkerLostError, WorkerTimeoutError, describe_exit, load_error
-from keras_mpseq.messages import Exited, Fork, Kill, Loaded, Setup
+from keras_mpseq.messages import Exited, Fork, Forked, Kill, Loaded, Setup
 from keras_mpseq.slots import anonymous_file
 
 _THREADS_OF = (
@@ -46,6 +46,9 @@ class Launcher(Protocol):
 
     def kill(self, worker: int, number: int) -> None:
         """Send the signal *number* to *worker*, if it lives."""
+
+    def pid(self, worker: int) -> int | None:
+        """Return the number of the process of *worker*, if it is known."""
 
     def receive(self, fd: int) -> list[Exited]:
         """Return the ends that the descriptor *fd*, which became readable, tells of."""
@@ -142,7 +145,8 @@ class TemplateLauncher:
         self._start_s = start_s
         self._template: _Child | None = None
         self._channel: Channel | None = None
-        self._alive: set[int] = set()
+        self._alive: dict[int, int | None] = {}
+        """Its process number for each worker, as soon as it is known."""
 
     def start(self) -> int:
         """Start the template, wait until it has loaded the sequence, and return its number of threads.
@@ -193,7 +197,7 @@ class TemplateLauncher:
                 remedy='Use launcher="spawn".',
             )
         assert self._channel is not None
-        self._alive.add(worker)
+        self._alive[worker] = None
         try:
             self._channel.send(Fork(worker), (channel_fd, stack_fd))
         except OSError:
@@ -207,12 +211,21 @@ class TemplateLauncher:
             except OSError:
                 return  # as in launch()
 
+    def pid(self, worker: int) -> int | None:
+        """See Launcher."""
+        return self._alive.get(worker)
+
     def receive(self, fd: int) -> list[Exited]:
         """See Launcher; a dead template is the end of every worker it had."""
         del fd
         assert self._channel is not None
-        ends = [message for message, _ in self._channel.receive_ready()]
-        self._alive -= {end.worker for end in ends}
+        ends = []
+        for message, _ in self._channel.receive_ready():
+            if isinstance(message, Forked):
+                self._alive[message.worker] = message.pid
+            else:
+                ends.append(message)
+                self._alive.pop(message.worker, None)
         if self._channel.ended:
             self._selector.unregister(self._channel)
             self._channel.close()
@@ -290,6 +303,10 @@ class SpawnLauncher:
         """See Launcher."""
         if worker in self._children:
             self._children[worker].process.send_signal(number)
+
+    def pid(self, worker: int) -> int | None:
+        """See Launcher."""
+        return self._children[worker].process.pid if worker in self._children else None
 
     def receive(self, fd: int) -> list[Exited]:
         """See Launcher."""

@@ -8,7 +8,16 @@ from typing import Any
 
 from keras_mpseq.errors import SequenceLengthError
 from keras_mpseq.images import by_index
-from keras_mpseq.options import OnError, Options, Partition, check_endless, checked, length_of, shard_length
+from keras_mpseq.options import (
+    SLOW_WARNING_S,
+    OnError,
+    Options,
+    Partition,
+    check_endless,
+    checked,
+    length_of,
+    shard_length,
+)
 from keras_mpseq.run import Feed, Iteration, Source, Stats
 from keras_mpseq.serial import Serial
 
@@ -80,6 +89,10 @@ class Loader:
         strict: Compare the sequence before and after each call, and raise when `__getitem__` changed it.
         backend: "local".
         launcher: "template" (fork from a clean process, Linux) or "spawn"; None means what the platform has.
+        slow_warning_s: Seconds after which a batch that is still being built is logged, once for each index, with the
+            line at which the worker's code is; None means never. Nothing is stopped by it.
+        max_tasks_per_worker: Batches after which a worker is replaced by a fresh process, at the latest, so that code
+            that leaks memory can be lived with; None means never. Batches and their order stay the same.
 
     Raises:
         TypeError: *sequence* is no sequence of batches, or an option is of the wrong type.
@@ -116,6 +129,8 @@ class Loader:
         strict: bool = False,
         backend: str = "local",
         launcher: str | None = None,
+        slow_warning_s: float | None = SLOW_WARNING_S,
+        max_tasks_per_worker: int | None = None,
     ) -> None:
         """Check the options and start the workers."""
         options = checked(
@@ -136,6 +151,8 @@ class Loader:
             strict=strict,
             backend=backend,
             launcher=launcher,
+            slow_warning_s=slow_warning_s,
+            max_tasks_per_worker=max_tasks_per_worker,
         )
         self._feed = feed_of(sequence, options, fixed=None)
 

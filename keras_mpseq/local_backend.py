@@ -16,8 +16,9 @@ from keras_mpseq.backend import Ended, Said
 from keras_mpseq.channel import Channel
 from keras_mpseq.launcher import Launcher, SpawnLauncher, TemplateLauncher
 from keras_mpseq.messages import Exited, Setup, Stop
+from keras_mpseq.native import described
 from keras_mpseq.slots import anonymous_file
-from keras_mpseq.worker import DUMP_SIGNAL
+from keras_mpseq.worker import ASK_SIGNAL, DUMP_SIGNAL
 
 _STACK_BYTES = 1 << 16
 _PATIENCE_S = 1.0
@@ -93,6 +94,21 @@ class LocalBackend:
         """See Backend."""
         self._launcher.kill(worker, DUMP_SIGNAL)
 
+    def ask(self, worker: int) -> None:
+        """See Backend."""
+        self._launcher.kill(worker, ASK_SIGNAL)
+
+    def answer(self, worker: int) -> str:
+        """See Backend."""
+        stack = self._stack(worker)
+        os.ftruncate(self._stacks[worker], 0)
+        return stack
+
+    def state(self, worker: int) -> str:
+        """See Backend."""
+        pid = self._launcher.pid(worker)
+        return "" if pid is None else described(pid)
+
     def kill(self, worker: int) -> None:
         """See Backend."""
         self._launcher.kill(worker, signal.SIGKILL)
@@ -134,8 +150,10 @@ class LocalBackend:
             self._selector.unregister(channel)
         rest = [Said(end.worker, message) for message, _ in channel.receive_rest(_PATIENCE_S)]
         channel.close()
-        stack = os.pread(self._stacks[end.worker], _STACK_BYTES, 0).decode(errors="replace")
-        return [*rest, Ended(end.worker, end.status, stack)]
+        return [*rest, Ended(end.worker, end.status, self._stack(end.worker))]
+
+    def _stack(self, worker: int) -> str:
+        return os.pread(self._stacks[worker], _STACK_BYTES, 0).decode(errors="replace")
 
     def wake(self) -> None:
         """See Backend."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, describe_exit
+from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, copied, describe_exit
 
 
 class Loss(NamedTuple):
@@ -18,6 +18,8 @@ class Loss(NamedTuple):
     """The limit that it exceeded, where that is why it was ended."""
     mark: int = -1
     """What it left in its slot; see `Streamed.name_of`."""
+    state: str = ""
+    """What the system said that it was doing, when its time was over."""
 
 
 def loss_error(cause: object, worker: int, what: str, attempts: int, of: int) -> MpseqError:
@@ -28,19 +30,21 @@ def loss_error(cause: object, worker: int, what: str, attempts: int, of: int) ->
         worker: Number of the worker.
         what: What it was doing, as in "while building batch 402".
         attempts: How often that was tried.
-        of: How often it may be tried.
+        of: How often it may be tried; 0 for what is not tried again.
     """
     if isinstance(cause, MpseqError):
+        cause = copied(cause)  # It may be told to several.
         cause.worker = worker if cause.worker is None else cause.worker
         return cause
     assert isinstance(cause, Loss)
-    tried = f"{what}, attempt {attempts} of {of}"
+    tried = f"{what}, attempt {attempts} of {of}" if of else what
     if cause.overtime_s is not None:
+        remedy = "Raise timeout, or see" if of else "See"
         late = WorkerTimeoutError(
             f"Worker {worker} was killed because it took longer than {cause.overtime_s:g} s {tried}",
-            remedy="Raise timeout, or see in the stack below what it waits for.",
+            remedy=f"{remedy} in the stack below what it waits for.",
         )
-        late.stack = cause.stack
+        late.stack, late.state = cause.stack, cause.state
         return _numbered(late, worker, attempts)
     name, remedy = describe_exit(cause.status)
     stack, _, _ = cause.stack.partition("\n\nExtension modules: ")  # A crash dump ends with a list of hundreds.

@@ -215,6 +215,13 @@ class Loaded(NamedTuple):
     error: bytes = b""
 
 
+class Forked(NamedTuple):
+    """A worker's process is there."""
+
+    worker: int
+    pid: int
+
+
 class Exited(NamedTuple):
     """A worker's process ended; *status* as subprocess gives it (negative: signal)."""
 

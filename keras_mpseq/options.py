@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -22,6 +22,7 @@ _MEMORY_SHARE = 4
 """By default slots may take one part in so many of the machine's memory."""
 _TIMEOUT_MOST = 1_000_000
 """Seconds; epoll takes no more than 2,147,483."""
+SLOW_WARNING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,8 @@ class Options:
     worker_threads: int
     strict: bool
     launcher: str
+    slow_warning_s: float | None = SLOW_WARNING_S
+    max_tasks_per_worker: int | None = None
     hooks: bool = True
     """Epoch hooks run when iterators begin and end; False: whoever iterates runs them."""
     first_epoch: int = 0
@@ -69,6 +72,8 @@ def checked(
     strict: bool = False,
     backend: str = "local",
     launcher: str | None = None,
+    slow_warning_s: float | None = SLOW_WARNING_S,
+    max_tasks_per_worker: int | None = None,
     most_workers: int | None = None,
 ) -> Options:
     """Return the options of a pipeline over *sequence*, or raise on the first that is wrong.
@@ -91,11 +96,9 @@ def checked(
     count = _workers(sequence, workers)
     if most_workers is not None:
         count = min(count, most_workers)
-    if timeout is not None and not (_is_number(timeout) and 0 < timeout <= _TIMEOUT_MOST):
-        raise ValueError(
-            f"timeout must be a number of seconds above 0 and up to {_TIMEOUT_MOST:,}, or None for no limit, "
-            f"got {timeout!r}."
-        )
+    check_seconds("timeout", timeout, "no limit")
+    check_seconds("slow_warning_s", slow_warning_s, "no warning")
+    check_most("max_tasks_per_worker", max_tasks_per_worker)
     if launcher is not None:
         check_among("launcher", launcher, ("template", "spawn"))
         if launcher == "template" and default_launcher() != "template":
@@ -120,7 +123,24 @@ def checked(
         worker_threads=check_int("worker_threads", worker_threads, 1),
         strict=bool(strict),
         launcher=launcher or default_launcher(),
+        slow_warning_s=slow_warning_s,
+        max_tasks_per_worker=None if max_tasks_per_worker is None else int(max_tasks_per_worker),
     )
+
+
+def check_seconds(name: str, seconds: object, none: str) -> None:
+    """Raise ValueError unless *seconds* is a number of seconds that can be waited for, or None for *none*."""
+    if seconds is not None and not (_is_number(seconds) and 0 < seconds <= _TIMEOUT_MOST):
+        raise ValueError(
+            f"{name} must be a number of seconds above 0 and up to {_TIMEOUT_MOST:,}, or None for {none}, "
+            f"got {seconds!r}."
+        )
+
+
+def check_most(name: str, value: Any) -> None:
+    """Raise ValueError unless *value* is an int of 1 or more, or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+        raise ValueError(f"{name} must be an int of 1 or more, or None for no limit, got {value!r}.")
 
 
 def check_flag(name: str, flag: object) -> None:
@@ -246,7 +266,7 @@ def check_int(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import queue
 import threading
@@ -23,6 +24,8 @@ from keras_mpseq.errors import MpseqError, PoolClosedError
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.streams import Supply
+
+log = logging.getLogger("keras_mpseq")
 
 
 class Pool:
@@ -160,6 +163,7 @@ class Pool:
             if not wait:
                 return Signal.NOT_READY
             if not self._others_drive():
+                self._engine.check_moving(run)
                 self._driver = threading.get_ident()
                 return None
             self._turn.wait()
@@ -197,7 +201,9 @@ class Pool:
         self._engine.watch_time()
 
     def _warn(self) -> None:
-        """Give the warning that is due: outside of all bookkeeping, because a filter may make it an exception."""
+        """Give the warnings that are due: outside of all bookkeeping, because a filter may make one an exception."""
+        for notice in self._engine.notices():
+            log.warning("%s", notice)
         if self._engine.warning:
             warning, self._engine.warning = self._engine.warning, ""
             warnings.warn(warning, UserWarning, stacklevel=3)

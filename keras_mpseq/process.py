@@ -23,7 +23,7 @@ from typing import Any
 from keras_mpseq import lifeline, role
 from keras_mpseq.channel import Channel
 from keras_mpseq.errors import MpseqError
-from keras_mpseq.messages import Exited, Fork, Kill, Loaded, Setup, Unfit
+from keras_mpseq.messages import Exited, Fork, Forked, Kill, Loaded, Setup, Unfit
 
 
 def main(kind: str, channel_fd: int, lifeline_fd: int, stack_fd: int, number: int) -> None:
@@ -137,6 +137,7 @@ class Template:
         os.close(channel_fd)
         os.close(stack_fd)
         self._pids[worker] = pid
+        self._channel.send(Forked(worker, pid))
         self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, worker)
 
     def _be_worker(self, worker: int, channel_fd: int, stack_fd: int, template: int) -> None:

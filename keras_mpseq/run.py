@@ -93,6 +93,8 @@ class Stats:
     """Left out by `on_error="skip"`."""
     restarts: int
     """Workers that were lost and replaced."""
+    recycled: int
+    """Workers that were replaced after `max_tasks_per_worker` batches."""
     waited_s: float
     """Seconds that the consumer waited for batches."""
     bytes_pickled: int

@@ -51,9 +51,14 @@ from keras_mpseq.messages import (
     Task,
 )
 from keras_mpseq.staff import Staff, WorkerState
+from keras_mpseq.trace import report
 
 if TYPE_CHECKING:
     from keras_mpseq.order import Order
+
+
+_TRACED = 64
+"""Events: a deadlock shows in the last few, and each takes some hundred bytes."""
 
 
 class Scheduler:
@@ -97,6 +102,8 @@ class Scheduler:
         self._actions: list[Action] = []
         self.losses = 0
         """How many workers were lost so far, at start or later."""
+        self.trace: deque[tuple[Event, list[Action]]] = deque(maxlen=_TRACED)
+        """The last events, and what followed."""
 
     # --- views ---
 
@@ -108,6 +115,10 @@ class Scheduler:
     def is_ready(self, run: int) -> bool:
         """Tell whether *run* would be answered at once."""
         return self._runs[run].next_ready() is not None
+
+    def report(self) -> str:
+        """Return what happened last and the state of everything, for the report of a bug."""
+        return report(self.trace, self._staff, self._runs.values(), self._again, self._slots)
 
     def slots(self) -> SlotCounts:
         """Return how many slots are in each state."""
@@ -178,6 +189,7 @@ class Scheduler:
             case _:
                 raise TypeError(f"handle() takes an event of keras_mpseq.messages, got {event!r}.")
         self._dispatch()
+        self.trace.append((event, self._actions))
         return self._actions
 
     def _on_started(self, number: int, order: Order) -> None:

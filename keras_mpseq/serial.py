@@ -149,6 +149,7 @@ class Serial:
             batches=self.delivered,
             skipped=self.skipped,
             restarts=0,
+            recycled=0,
             waited_s=self._waited_s,
             bytes_pickled=0,
             bytes_shared=0,

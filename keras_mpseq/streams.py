@@ -73,6 +73,11 @@ PAST: Any = object()
 """What `__getitem__` returns where there is no element any more."""
 
 
+def name_of(sequence: object, index: int, mark: int = -1) -> str:
+    """Return what is called what a worker builds for *index*, given the mark that it left."""
+    return sequence.name_of(index, mark) if isinstance(sequence, Streamed) else f"batch {index}"
+
+
 def in_its_words(error: MpseqError, sequence: object) -> MpseqError:
     """Let *error* speak of what the user wrote, if that is no sequence of batches."""
     if isinstance(sequence, Streamed):

@@ -52,6 +52,8 @@ from keras_mpseq.streams import PAST, Streamed, in_its_words
 
 DUMP_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR1  # macOS has no SIGRTMIN.
 """Makes a worker write its Python stack to its stack file and die of the signal."""
+ASK_SIGNAL: int = signal.SIGURG
+"""Makes a worker write its Python stack and go on. Ignored by a process that has not come so far as to listen."""
 _WATCHED_CALLS = (2, 3)
 """Which calls of a worker are compared when not strict: the first may still open files and fill caches."""
 _HEAP_KEPT = 1 << 22
@@ -112,7 +114,7 @@ class Worker:
     """One worker process: owns its channel, its view of the slots, and the versions of the sequence."""
 
     def __init__(self, number: int, channel: Channel, setup: Setup, slots: list[Slot], sequence: Any) -> None:
-        self._number = number
+        self._number = number % setup.workers  # Of its seat: a second process may be about to take it over.
         self._channel = channel
         self._setup = setup
         self._slots = slots
@@ -281,10 +283,13 @@ def _attributes(sequence: Any) -> dict[str, Any]:
 
 
 def keep_stack(stack: int) -> None:
-    """Let the Python stack go to the file *stack* in a crash, or on DUMP_SIGNAL."""
+    """Let the Python stack go to the file *stack* in a crash, on DUMP_SIGNAL, and on ASK_SIGNAL."""
     faulthandler.enable(stack)
     # chain: after the dump the signal does what it did before, that is, it ends the process.
     faulthandler.register(DUMP_SIGNAL, stack, all_threads=True, chain=True)
+    # Not all threads: those that run meanwhile cannot be read safely. Not chained: that would forgo SA_RESTART, without
+    # which system calls of the user's code would fail with EINTR.
+    faulthandler.register(ASK_SIGNAL, stack, all_threads=False, chain=False)
 
 
 def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], sequence: Any, stack: int) -> None:
