@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keras_mpseq.dataset import to_dataset
     from keras_mpseq.errors import (
         CheckError,
+        InternalError,
         MpseqError,
         PayloadError,
         PoolClosedError,
@@ -59,6 +60,7 @@ _JOINED = ("SafeSequence", "BatchedSequence", "fit", "install", "uninstall")
 __all__ = [
     "BatchedSequence",
     "CheckError",
+    "InternalError",
     "Loader",
     "MpseqError",
     "PayloadError",

@@ -15,6 +15,7 @@ from keras_mpseq import role
 from keras_mpseq.codec import is_numeric
 from keras_mpseq.errors import MpseqError, SpecMismatchError, StatefulGetitemError, named, user_error
 from keras_mpseq.hdf5 import Files
+from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.local import context, per_worker
 from keras_mpseq.options import OnError, check_among, check_flag, check_int
 from keras_mpseq.sampling import Epoch, Plan, RecentEpochs, generators
@@ -71,6 +72,10 @@ class BatchedSequence(SafeSequence):
         use_multiprocessing: As in `SafeSequence`.
         max_queue_size: As in `SafeSequence`.
         seed: As in `SafeSequence`.
+        strict: As in `SafeSequence`.
+        timeout: As in `SafeSequence`.
+        slow_warning_s: As in `SafeSequence`.
+        max_tasks_per_worker: As in `SafeSequence`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -108,9 +113,22 @@ class BatchedSequence(SafeSequence):
         use_multiprocessing: bool | None = None,
         max_queue_size: int = 10,
         seed: int = 0,
+        strict: bool = False,
+        timeout: float | None = None,
+        slow_warning_s: float | None = SLOW_WARNING_S,
+        max_tasks_per_worker: int | None = None,
     ) -> None:
         """Check the arguments; files are looked for, and no sample is read but for its length."""
-        super().__init__(workers, use_multiprocessing, max_queue_size, seed)
+        super().__init__(
+            workers,
+            use_multiprocessing,
+            max_queue_size,
+            seed,
+            strict,
+            timeout=timeout,
+            slow_warning_s=slow_warning_s,
+            max_tasks_per_worker=max_tasks_per_worker,
+        )
         self.batch_size = check_int("batch_size", batch_size, 1)
         check_flag("shuffle", shuffle)
         check_flag("drop_remainder", drop_remainder)

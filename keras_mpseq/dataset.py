@@ -24,8 +24,9 @@ import tensorflow as tf
 from keras_mpseq.codec import Array, by_leaf, leaf_name, part_count, with_text
 from keras_mpseq.elements import Elements
 from keras_mpseq.errors import PoolClosedError, UnsupportedLeafError, UserCodeError
+from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
-from keras_mpseq.options import SLOW_WARNING_S, OnError, Partition, check_flag, checked, length_of, shard_length
+from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, shard_length
 from keras_mpseq.run import Parts
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 

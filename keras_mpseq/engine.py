@@ -15,7 +15,6 @@ from typing import Any
 
 from keras_mpseq import inputs
 from keras_mpseq.backend import Ended, Said
-from keras_mpseq.build import STATEFUL_REMEDY
 from keras_mpseq.deadlines import start_limit
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.errors import InternalError, MpseqError, copied, load_error, scarce
@@ -108,7 +107,7 @@ class Engine:
             attempts=options.attempts,
             slots=1,
             copy_below=_COPY_BELOW,
-            most=options.max_tasks_per_worker,
+            most=options.limits.max_tasks_per_worker,
         )
         with scarce("Worker processes cannot be started"), contextlib.ExitStack() as resources:
             resources.callback(close_resources, sequence)
@@ -128,7 +127,7 @@ class Engine:
                 options.doubles,
             )
             fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
-            self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.timeout))
+            self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.limits.timeout))
             self._watch = Watch(options, self.backend, self._delivery, sequence)
             resources.callback(self.backend.let_go)
             resources.callback(self._close_backend)
@@ -330,9 +329,9 @@ class Engine:
         largest = max((outcome.nbytes for outcome in outcomes), default=0)
         if more := self._delivery.size(largest):
             self.feed(SlotsAdded(more))
-        if done.changed and not self._warned:
+        if done.warning and not self._warned:
             self._warned = True
-            self.warning = f"{done.changed[0]}. {STATEFUL_REMEDY}"
+            self.warning = done.warning
         self._watch.answered(worker)
         self.feed(Built(worker, outcomes))
         chunk = self._delivery.chunk(largest, done.seconds / len(outcomes)) if outcomes else None

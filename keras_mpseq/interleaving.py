@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_mpseq.dataset import dataset_of
 from keras_mpseq.elements import Elements
 from keras_mpseq.generators import Generators
+from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
 from keras_mpseq.options import OnError, check_int, checked
 
@@ -38,6 +39,7 @@ def generator_dataset(
     worker_threads: int = 1,
     backend: str = "local",
     launcher: str | None = None,
+    slow_warning_s: float | None = SLOW_WARNING_S,
 ) -> tf.data.Dataset:
     """Return the elements that `fn(partition)` yields for every partition, run by several processes.
 
@@ -68,6 +70,8 @@ def generator_dataset(
         worker_threads: Threads that numeric libraries may use in each worker.
         backend: "local".
         launcher: "template" or "spawn"; None means what the platform has.
+        slow_warning_s: Seconds after which an element that is still being built is logged, with the line at which the
+            worker's code is; None means never.
 
     Returns:
         A dataset of unknown cardinality. Each iteration runs all partitions once. Where an iteration is given up, the
@@ -108,6 +112,7 @@ def generator_dataset(
         worker_threads=worker_threads,
         backend=backend,
         launcher=launcher,
+        slow_warning_s=slow_warning_s,
         partition="stride",
         most_workers=lanes,
     )

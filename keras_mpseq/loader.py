@@ -8,8 +8,8 @@ from typing import Any
 
 from keras_mpseq.errors import SequenceLengthError
 from keras_mpseq.images import by_index
+from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.options import (
-    SLOW_WARNING_S,
     OnError,
     Options,
     Partition,

@@ -14,6 +14,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 from numpy.typing import DTypeLike, NDArray
 
+from keras_mpseq.limits import Limits
+
 T = TypeVar("T")
 
 
@@ -71,7 +73,10 @@ class Safe:
     """Marks `SafeSequence`, so that it can be told without importing Keras."""
 
     seed: int
+    strict: bool
     workers: Any
+    _limits: Limits
+    """In `fit`, `evaluate` and `predict`."""
 
 
 class Local:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_mpseq.dataset import dataset_of
 from keras_mpseq.elements import Elements
+from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
 from keras_mpseq.mapper import Mapper
 from keras_mpseq.options import OnError, checked, cores
@@ -30,6 +31,8 @@ def process_map(
     worker_threads: int = 1,
     backend: str = "local",
     launcher: str | None = None,
+    slow_warning_s: float | None = SLOW_WARNING_S,
+    max_tasks_per_worker: int | None = None,
 ) -> tf.data.Dataset:
     """Return *dataset* with *fn* called on each element, in worker processes.
 
@@ -56,6 +59,9 @@ def process_map(
         worker_threads: Threads that numeric libraries may use in each worker.
         backend: "local".
         launcher: "template" or "spawn"; None means what the platform has.
+        slow_warning_s: Seconds after which an element that is still being built is logged, with the line at which the
+            worker's code is; None means never.
+        max_tasks_per_worker: Elements after which a worker is replaced by a fresh process; None means never.
 
     Returns:
         A dataset with as many elements as *dataset*, fewer where some are skipped. Its first iteration uses what was
@@ -95,6 +101,8 @@ def process_map(
         worker_threads=worker_threads,
         backend=backend,
         launcher=launcher,
+        slow_warning_s=slow_warning_s,
+        max_tasks_per_worker=max_tasks_per_worker,
     )
     mapped = dataset_of(Elements(feed_of(mapper, options, fixed=0), None))
     size = int(dataset.cardinality())

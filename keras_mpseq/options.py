@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import numpy as np
 
 from keras_mpseq.errors import SequenceLengthError, cut, named
+from keras_mpseq.limits import SLOW_WARNING_S, Limits
 from keras_mpseq.local import Safe
 from keras_mpseq.spec import ElementSpec
 
@@ -20,9 +21,6 @@ _BATCHES_AHEAD = 2
 """Finished batches ahead for each worker, unless prefetch says otherwise; as many as torch's DataLoader keeps."""
 _MEMORY_SHARE = 4
 """By default slots may take one part in so many of the machine's memory."""
-_TIMEOUT_MOST = 1_000_000
-"""Seconds; epoll takes no more than 2,147,483."""
-SLOW_WARNING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +36,12 @@ class Options:
     on_error: str
     prefetch: int
     element_spec: ElementSpec | None
-    timeout: float | None
+    limits: Limits
     attempts: int
     max_bytes: int
     worker_threads: int
     strict: bool
     launcher: str
-    slow_warning_s: float | None = SLOW_WARNING_S
-    max_tasks_per_worker: int | None = None
     hooks: bool = True
     """Epoch hooks run when iterators begin and end; False: whoever iterates runs them."""
     first_epoch: int = 0
@@ -96,9 +92,7 @@ def checked(
     count = _workers(sequence, workers)
     if most_workers is not None:
         count = min(count, most_workers)
-    check_seconds("timeout", timeout, "no limit")
-    check_seconds("slow_warning_s", slow_warning_s, "no warning")
-    check_most("max_tasks_per_worker", max_tasks_per_worker)
+    limits = Limits.checked(timeout, slow_warning_s, max_tasks_per_worker)
     if launcher is not None:
         check_among("launcher", launcher, ("template", "spawn"))
         if launcher == "template" and default_launcher() != "template":
@@ -117,30 +111,13 @@ def checked(
         on_error=on_error,
         prefetch=_BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
         element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
-        timeout=timeout,
+        limits=limits,
         attempts=check_int("attempts", attempts, 1),
         max_bytes=_physical_memory() // _MEMORY_SHARE if max_bytes is None else check_int("max_bytes", max_bytes, 1),
         worker_threads=check_int("worker_threads", worker_threads, 1),
-        strict=bool(strict),
+        strict=bool(strict) or (isinstance(sequence, Safe) and bool(sequence.strict)),
         launcher=launcher or default_launcher(),
-        slow_warning_s=slow_warning_s,
-        max_tasks_per_worker=None if max_tasks_per_worker is None else int(max_tasks_per_worker),
     )
-
-
-def check_seconds(name: str, seconds: object, none: str) -> None:
-    """Raise ValueError unless *seconds* is a number of seconds that can be waited for, or None for *none*."""
-    if seconds is not None and not (_is_number(seconds) and 0 < seconds <= _TIMEOUT_MOST):
-        raise ValueError(
-            f"{name} must be a number of seconds above 0 and up to {_TIMEOUT_MOST:,}, or None for {none}, "
-            f"got {seconds!r}."
-        )
-
-
-def check_most(name: str, value: Any) -> None:
-    """Raise ValueError unless *value* is an int of 1 or more, or None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-        raise ValueError(f"{name} must be an int of 1 or more, or None for no limit, got {value!r}.")
 
 
 def check_flag(name: str, flag: object) -> None:
@@ -264,10 +241,6 @@ def check_int(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an int of {least} or more, got {value!r}.")
     return int(value)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _described(value: object) -> str:

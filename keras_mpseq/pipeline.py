@@ -21,7 +21,7 @@ from keras_mpseq.codec import leaf_name
 from keras_mpseq.elements import Elements
 from keras_mpseq.errors import Failure, SpecMismatchError, UserCodeError
 from keras_mpseq.loader import feed_of
-from keras_mpseq.local import set_epoch
+from keras_mpseq.local import Safe, set_epoch
 from keras_mpseq.options import check_sequence, checked, length_of
 from keras_mpseq.run import Stats
 from keras_mpseq.spec import ElementSpec, lists_to_tuples
@@ -52,6 +52,7 @@ class Pipeline:
             prefetch=ahead or None,
             shuffle=shuffle and length_of(x) is not None,
             element_spec=getattr(x, "element_spec", None),
+            **(x._limits._asdict() if isinstance(x, Safe) else {}),
         )
         doubles = np.dtype(floatx)
         first = session.first_epoch(x) if session else 0

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from keras_mpseq import role
+from keras_mpseq.limits import SLOW_WARNING_S, Limits
 from keras_mpseq.local import Safe, context, local_of
 from keras_mpseq.order import rng_of
 
@@ -64,6 +65,12 @@ class SafeSequence(_Base, Safe):
             used all the same, because threads would share the state of the sequence.
         max_queue_size: Batches ready ahead; 0 leaves it to us, as in Keras: two for each worker.
         seed: Of `self.rng` and of the shuffling, an int of 0 or more.
+        strict: Compare the sequence before and after each call of `__getitem__`, and raise `StatefulGetitemError` when
+            it changed something. Otherwise some calls are compared, and there is a warning.
+        timeout: As in `Loader`, like the following, and for `fit`, `evaluate` and `predict`: seconds that one batch
+            may take before its worker is replaced.
+        slow_warning_s: Seconds after which a batch that is still being built is logged.
+        max_tasks_per_worker: Batches after which a worker is replaced by a fresh process.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -88,6 +95,8 @@ class SafeSequence(_Base, Safe):
         """Give every instance its defaults, also when a subclass does not call `super().__init__`."""
         self = super().__new__(cls)
         self.seed = 0
+        self.strict = False
+        self._limits = Limits()
         self._workers = 1
         self._use_multiprocessing = None
         self._max_queue_size = 10
@@ -99,6 +108,11 @@ class SafeSequence(_Base, Safe):
         use_multiprocessing: bool | None = None,
         max_queue_size: int = 10,
         seed: int = 0,
+        strict: bool = False,
+        *,
+        timeout: float | None = None,
+        slow_warning_s: float | None = SLOW_WARNING_S,
+        max_tasks_per_worker: int | None = None,
     ) -> None:
         """Store the settings; processes start when the sequence is iterated."""
         for name, value, least in (
@@ -110,12 +124,17 @@ class SafeSequence(_Base, Safe):
                 raise ValueError(f"{name} must be an int of {least} or more, got {value!r}.")
         if use_multiprocessing not in (None, True, False):
             raise ValueError(f"use_multiprocessing must be True, False or None, got {use_multiprocessing!r}.")
+        if not isinstance(strict, (bool, np.bool_)):
+            raise ValueError(f"strict must be True or False, got {strict!r}.")
+        limits = Limits.checked(timeout, slow_warning_s, max_tasks_per_worker)
         super().__init__(
             workers=workers,
             use_multiprocessing=use_multiprocessing,  # type: ignore[arg-type]
             max_queue_size=max_queue_size,
         )
         self.seed = int(seed)
+        self.strict = bool(strict)
+        self._limits = limits
 
     @property
     def epoch(self) -> int:

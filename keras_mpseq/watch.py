@@ -37,7 +37,7 @@ class Watch:
         self._backend = backend
         self._slots = delivery.slots
         self._sequence = sequence
-        self._deadlines = Deadlines(options.timeout, options.slow_warning_s)
+        self._deadlines = Deadlines(options.limits.timeout, options.limits.slow_warning_s)
         self._held: dict[int, deque[tuple[Run, Task]]] = {}
         """What each living worker was sent and has not answered."""
         self._states: dict[int, str] = {}

@@ -50,6 +50,16 @@ LAUNCHERS = 'launcher must be one of "template", "spawn"'
 BACKENDS = 'backend must be one of "local", "ray"'
 WORKERS = 'workers must be an int of 0 or more, or "auto"'
 TIMEOUT = "timeout must be a number of seconds above 0 and up to 1,000,000, or None for no limit"
+SLOW = "slow_warning_s must be a number of seconds above 0 and up to 1,000,000, or None for no warning"
+MOST = "max_tasks_per_worker must be an int of 1 or more, or None for no limit"
+LIMITS = [
+    *[
+        (name, value, text)
+        for name, text in (("timeout", TIMEOUT), ("slow_warning_s", SLOW))
+        for value in (0, -1, 0.0, "5", True, float("nan"), float("inf"), 1e7, [1], 1j)
+    ],
+    *[("max_tasks_per_worker", value, MOST) for value in (0, -5, 1.5, 2.0, "3", True, [1], np.float32(1))],
+]
 SHARD = "shard must be (i, n) with 0 <= i < n"
 AN_INT = {"seed": 0, "prefetch": 1, "attempts": 1, "max_bytes": 1, "worker_threads": 1}
 
@@ -72,10 +82,7 @@ BAD_OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
         for name, least in AN_INT.items()
         for value in (least - 1, -5, 1.5, 2.0, "3", True, [1], np.float32(1))
     ],
-    *[
-        ("timeout", value, ValueError, TIMEOUT)
-        for value in (0, -1, 0.0, "5", True, float("nan"), float("inf"), 1e7, [1], 1j)
-    ],
+    *[(name, value, ValueError, text) for name, value, text in LIMITS],
     *[
         ("shard", value, ValueError, SHARD)
         for value in ((1, 1), (-1, 2), (0, 0), (2, 1), (0,), (0, 1, 2), (0.0, 1), (False, True), 1, None, "01", {0: 1})
@@ -108,6 +115,8 @@ def test_numbers_of_numpy_are_taken(make: Callable[..., Any]) -> None:
         seed=np.uint64(2**63),
         shard=(np.int8(0), np.int64(2)),
         timeout=np.float32(5),
+        slow_warning_s=np.int64(5),
+        max_tasks_per_worker=np.int16(3),
         shuffle=np.bool_(True),
         attempts=np.uint8(1),
         max_bytes=np.int64(1 << 20),
@@ -236,12 +245,14 @@ def test_a_list_of_batches_is_a_sequence(make: Callable[..., Any]) -> None:
     ("name", "value", "text"),
     [
         *[("workers", value, "workers must be an int of 0 or more") for value in (-1, 1.5, True, None, "2")],
+        *LIMITS,
         *[("max_queue_size", value, "max_queue_size must be an int of 0 or more") for value in (-1, 1.5, None)],
         *[("seed", value, "seed must be an int of 0 or more") for value in (-1, 0.5, None, "0", False)],
         *[
             ("use_multiprocessing", value, "use_multiprocessing must be True, False or None")
             for value in ("yes", 2, [True])
         ],
+        *[("strict", value, "strict must be True or False") for value in ("yes", 1, None)],
     ],
 )
 def test_bad_arguments_of_a_sequence(name: str, value: Any, text: str) -> None:

@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 
 from keras_mpseq import (
+    InternalError,
     Loader,
     MpseqError,
     PayloadError,
@@ -905,7 +906,9 @@ def all_errors() -> Iterator[MpseqError]:
             )
             error.__cause__ = faulty.Fields("broken", 7)
             if isinstance(error, WorkerTimeoutError):
-                error.stack = "line 2\n"
+                error.stack, error.state = "line 2\n", "process 17 is sleeping"
+            if isinstance(error, InternalError):
+                error.trace = "Wanted(run=0) -> nothing"
             yield error
 
 
@@ -939,6 +942,7 @@ def test_the_tree_of_errors() -> None:
         StatefulGetitemError,
         SequenceLengthError,
         PoolClosedError,
+        InternalError,
     }
 
 

@@ -25,19 +25,21 @@ PACKAGE = Path(keras_mpseq.__file__).parent
 LAYERS: list[set[str]] = [
     # What this process is.
     {"role"},
+    # What a sequence holds and reaches.
+    {"state.*"},
     # What crosses boundaries, and what follows from numbers alone.
-    {"errors", "order", "deadlines", "messages", "events"},
+    {"errors", "order", "deadlines", "messages", "events", "limits"},
     # Pure decisions; small mechanisms over the system.
-    {"staff", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
+    {"staff", "trace", "native", "stacks", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
-    {"scheduler", "payload", "spec", "build", "images", "sources"},
+    {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
     {"batched", "process", "epochs", "local_backend"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},
     {"delivery", "serial", "mapper", "generators"},
-    {"inputs"},
+    {"inputs", "watch"},
     {"engine"},
     {"pool"},
     # What users call.
@@ -168,7 +170,18 @@ def test_no_module_takes_part_in_multiprocessing() -> None:
             assert target.partition(".")[0] not in ("multiprocessing", "concurrent"), name
 
 
-PURE_MODULES = ["scheduler", "staff", "ledger", "dealing", "events", "messages", "deadlines", "losses"]
+PURE_MODULES = [
+    "scheduler",
+    "staff",
+    "ledger",
+    "dealing",
+    "events",
+    "messages",
+    "deadlines",
+    "losses",
+    "trace",
+    "stacks",
+]
 
 
 @pytest.mark.parametrize("name", PURE_MODULES)
@@ -189,7 +202,7 @@ def test_the_scheduler_needs_pure_modules_only() -> None:
         if name != "order":
             assert {target.partition(".")[0] for target in targets} & PURE == set(), name
         waiting += [other for target in targets if (other := own(target))]
-    assert seen <= {"scheduler", "staff", "ledger", "dealing", "events", "messages", "order", "errors"}
+    assert seen <= {"scheduler", "staff", "trace", "ledger", "dealing", "events", "messages", "order", "errors"}
 
 
 @pytest.mark.parametrize(
