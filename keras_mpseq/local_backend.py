@@ -96,6 +96,7 @@ class LocalBackend:
 
     def ask(self, worker: int) -> None:
         """See Backend."""
+        os.ftruncate(self._stacks[worker], 0)  # What it wrote when it was asked about another batch.
         self._launcher.kill(worker, ASK_SIGNAL)
 
     def answer(self, worker: int) -> str:
