@@ -205,7 +205,7 @@ class Engine:
             return
         try:
             while self._events:
-                for action in self._scheduler.handle(self._events[0]):
+                for action in self._decided(self._events[0]):
                     self._perform(action)
                 self._events.popleft()
             # After the actions: what a run still has in workers is cancelled before its version goes.
@@ -214,6 +214,12 @@ class Engine:
         except BaseException:
             self.broken = True
             raise
+
+    def _decided(self, event: Event) -> list[Action]:
+        try:
+            return self._scheduler.handle(event)
+        except ValueError as error:
+            raise self._bug(f"What has happened cannot be ({str(error).rstrip('.')})") from error
 
     def _tell_all(self, *messages: Forget | Skip | Over) -> None:
         for message in messages:
@@ -380,7 +386,7 @@ class Engine:
         """End the workers whose time is over, and ask those that are slow."""
         self._watch.look()
         if self._watch.forgotten:
-            raise self._locked_up(self._watch.forgotten)
+            raise self._bug(f"The pool has locked itself up: {self._watch.forgotten}")
 
     def notices(self) -> Iterator[str]:
         """Take out what is to be logged."""
@@ -394,14 +400,11 @@ class Engine:
             InternalError: Nobody does, nor is about to.
         """
         if self._watch.idle:
-            raise self._locked_up(f"the consumer of run {run.number} waits, but nobody works")
+            raise self._bug(f"The pool has locked itself up: the consumer of run {run.number} waits, but nobody works")
 
-    def _locked_up(self, what: str) -> InternalError:
+    def _bug(self, what: str) -> InternalError:
         self.broken = True
-        error = InternalError(
-            f"The pool has locked itself up: {what}",
-            remedy="This is a bug in keras_mpseq: please report it, with all of this text.",
-        )
+        error = InternalError(what, remedy="This is a bug in keras_mpseq: please report it, with all of this text.")
         error.trace = self._scheduler.report()
         return error
 

@@ -206,7 +206,7 @@ class CheckError(MpseqError):
 
 
 class InternalError(MpseqError):
-    """keras_mpseq has locked itself up, which is a bug; `trace` is what to put into the report of it."""
+    """keras_mpseq has a bug, and would have waited for ever; `trace` is what to put into the report of it."""
 
     trace: str = ""
 

@@ -14,10 +14,20 @@ from typing import Any
 
 import pytest
 
-from keras_mpseq import InternalError, Loader, WorkerTimeoutError, deadlines, native, stacks, to_dataset, watch
+from keras_mpseq import (
+    InternalError,
+    Loader,
+    PoolClosedError,
+    WorkerTimeoutError,
+    deadlines,
+    native,
+    stacks,
+    to_dataset,
+    watch,
+)
 from keras_mpseq import engine as engine_module
 from keras_mpseq.deadlines import ANSWER_S, LAST_WORDS_S, START_S, STOP_S, Deadlines, Due
-from keras_mpseq.events import Action, Deliver, Event, Finish, Send, Spawn
+from keras_mpseq.events import Action, Built, Deliver, Event, Finish, Send, Spawn
 from keras_mpseq.messages import Task
 from keras_mpseq.scheduler import Scheduler
 from tests.conftest import alarm
@@ -384,13 +394,14 @@ def forgetting(kind: type[Action], number: int) -> type[Scheduler]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"), [(Spawn, 1), (Send, 1), (Send, 4), (Deliver, 1), (Deliver, 5), (Finish, 1)]
+    ("kind", "number", "batches"),
+    [(Spawn, 1, 9), (Send, 1, 9), (Send, 2, 2), (Deliver, 1, 9), (Deliver, 5, 9), (Finish, 1, 9)],
 )
 def test_a_scheduler_that_forgets_an_action_ends_in_an_error_with_its_trace(
-    kind: type[Action], number: int, monkeypatch: pytest.MonkeyPatch
+    kind: type[Action], number: int, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "Scheduler", forgetting(kind, number))
-    with alarm("It waits for ever."), Loader(Counting(20), workers=1) as loader:
+    with alarm("It waits for ever."), Loader(Counting(batches), workers=1) as loader:
         with pytest.raises(InternalError) as caught:
             list(loader)
         text = str(caught.value)
@@ -402,8 +413,20 @@ def test_a_scheduler_that_forgets_an_action_ends_in_an_error_with_its_trace(
         assert f"{kind.__name__}(" in text  # Also the one that was not carried out.
         assert re.search(r"^worker 0: \w+, holds ", text, re.M)
         assert text.splitlines()[-1].startswith("to be sent again: []; slots: SlotCounts(free=")
-        with pytest.raises(Exception, match="The loader is closed"):
+        with pytest.raises(PoolClosedError):
             list(loader)
+
+
+def test_an_event_that_cannot_be_is_told_with_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Confused(Scheduler):
+        def handle(self, event: Event) -> list[Action]:
+            return super().handle(event._replace(worker=7) if isinstance(event, Built) else event)
+
+    monkeypatch.setattr(engine_module, "Scheduler", Confused)
+    with Loader(Counting(3), workers=1) as loader, pytest.raises(InternalError) as caught:
+        list(loader)
+    assert caught.value.message == "What has happened cannot be (Worker 7 built a task, but there are 1, from 0)"
+    assert "WorkerReady(worker=0) -> Send(" in str(caught.value)
 
 
 def test_the_trace_holds_nothing_of_the_user() -> None:
