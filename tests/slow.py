@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from keras_mpseq import SafeSequence
+from tests.sequences import once
 
 BATCHES = 8
 AT = 3
 """The index at which it stands still."""
 LEAK = 4 << 20
 """Bytes that a batch of Leaking leaves behind."""
-_leaked: list[np.ndarray] = []
 
 
 class Reads(SafeSequence):
@@ -102,7 +102,9 @@ class Numbered(SafeSequence):
 
     def __getitem__(self, index: int) -> Any:
         if self.leak:
-            _leaked.append(np.ones(LEAK, np.uint8))
+            malloc = ctypes.CDLL(None).malloc
+            malloc.restype = ctypes.c_void_p
+            ctypes.memset(malloc(ctypes.c_size_t(LEAK)), 1, LEAK)
         draws = np.concatenate([self.rng(index).random(3), np.random.random(3), [self.epoch, index]])
         return {"batch": draws, "by": np.array([self.worker, os.getpid(), _resident()])}
 
@@ -125,3 +127,16 @@ class HangsAtEnd(Numbered):
 
     def on_worker_stop(self) -> None:
         signal.pause()
+
+
+class KillsOnce(Numbered):
+    """At three indices its worker dies, once each; that is noted in a folder."""
+
+    def __init__(self, batches: int, folder: Path) -> None:
+        super().__init__(batches)
+        self.folder = str(folder)
+
+    def __getitem__(self, index: int) -> Any:
+        if index in (4, 5, 17) and once(f"{self.folder}/{index}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
