@@ -11,8 +11,9 @@ from keras_mpseq.dataset import dataset_of
 from keras_mpseq.elements import Elements
 from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
+from keras_mpseq.machine import cores
 from keras_mpseq.mapper import Mapper
-from keras_mpseq.options import OnError, checked, cores
+from keras_mpseq.options import OnError, checked
 
 
 def process_map(

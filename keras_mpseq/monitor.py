@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_mpseq import fitting
-from keras_mpseq.options import cores
+from keras_mpseq.machine import cores
 from keras_mpseq.run import Stats
 
 _ENOUGH = 0.05

@@ -12,6 +12,7 @@ import numpy as np
 from keras_mpseq.errors import SequenceLengthError, cut, named
 from keras_mpseq.limits import SLOW_WARNING_S, Limits
 from keras_mpseq.local import Safe
+from keras_mpseq.machine import cores, memory
 from keras_mpseq.spec import ElementSpec
 
 Partition = Literal["dynamic", "block", "stride"]
@@ -20,7 +21,7 @@ OnError = Literal["raise", "skip"]
 _BATCHES_AHEAD = 2
 """Finished batches ahead for each worker, unless prefetch says otherwise; as many as torch's DataLoader keeps."""
 _MEMORY_SHARE = 4
-"""By default slots may take one part in so many of the machine's memory."""
+"""By default slots may take one part in so many of the memory of the machine, or of the container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ def checked(
         element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
         limits=limits,
         attempts=check_int("attempts", attempts, 1),
-        max_bytes=_physical_memory() // _MEMORY_SHARE if max_bytes is None else check_int("max_bytes", max_bytes, 1),
+        max_bytes=memory() // _MEMORY_SHARE if max_bytes is None else check_int("max_bytes", max_bytes, 1),
         worker_threads=check_int("worker_threads", worker_threads, 1),
         strict=bool(strict) or (isinstance(sequence, Safe) and bool(sequence.strict)),
         launcher=launcher or default_launcher(),
@@ -212,12 +213,6 @@ def _own_seed(sequence: object) -> int:
     return sequence.seed if isinstance(sequence, Safe) else 0
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def _shard(shard: tuple[int, int]) -> tuple[int, int]:
     if (
         isinstance(shard, (tuple, list))
@@ -250,9 +245,3 @@ def _described(value: object) -> str:
 def default_launcher() -> str:
     """Return the launcher of this platform: "template" where processes can be forked and watched safely."""
     return "template" if sys.platform == "linux" and hasattr(os, "pidfd_open") else "spawn"
-
-
-def _physical_memory() -> int:
-    if not hasattr(os, "sysconf"):  # Windows, where there are no workers and so no slots.
-        return 0
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     # What a sequence holds and reaches.
     {"state.*"},
     # What crosses boundaries, and what follows from numbers alone.
-    {"errors", "order", "deadlines", "messages", "events", "limits"},
+    {"errors", "order", "deadlines", "messages", "events", "limits", "machine"},
     # Pure decisions; small mechanisms over the system.
     {"staff", "trace", "native", "stacks", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_mpseq.errors import MpseqError
-from keras_mpseq.options import cores
+from keras_mpseq.machine import cores
 
 if TYPE_CHECKING:
     from keras_mpseq.cli.digits import Digits

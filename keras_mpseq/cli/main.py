@@ -1,6 +1,6 @@
 """The command line of keras_mpseq: arguments to a command, errors to a sentence and an exit code.
 
-0 is success, 1 findings, or a demo that did not hold what it promises, 2 a mistake in the call or its surroundings.
+0 is success, 1 findings, problems, or a demo that did not hold what it promises, 2 a mistake in the call or a setting.
 What a command needs is imported when it is called, so that `--help` does not wait for Keras.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keras_mpseq import MpseqError, __version__
-from keras_mpseq.cli import check, explain, lint
+from keras_mpseq.cli import check, doctor, explain, lint
 from keras_mpseq.cli.arguments import BAD_CALL, Commands, Parser, int_between
 
 _MOST_WORKERS = 64
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"keras-mpseq {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (lint, check, explain):
+    for command in (lint, check, explain, doctor):
         command.add(commands)
     _add_demo(commands)
     return parser
