@@ -1,23 +1,22 @@
-"""Between the backend and the scheduler: events go in, actions are carried out, batches come out as answers of runs.
+"""Between the workers and the scheduler: events go in, actions are carried out, batches come out as answers of runs.
 
 Decides nothing and waits for nothing. Not for several threads at a time: the pool sees to turns.
 
-Owns slots, versions, scheduler and backend, and closes them in that order's reverse.
+Owns slots, versions, scheduler and workers, and closes them in that order's reverse.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from keras_mpseq import inputs
 from keras_mpseq.backend import Ended, Said
+from keras_mpseq.crew import Crew
 from keras_mpseq.deadlines import start_limit
 from keras_mpseq.delivery import Delivery
-from keras_mpseq.errors import InternalError, MpseqError, copied, load_error, scarce
+from keras_mpseq.errors import InternalError, MpseqError, copied, scarce
 from keras_mpseq.events import (
     Action,
     Built,
@@ -31,15 +30,12 @@ from keras_mpseq.events import (
     Grew,
     Released,
     Retire,
-    Retired,
     RunAbandoned,
     RunStarted,
     Send,
     SlotsAdded,
     Spawn,
-    StartFailed,
     Wanted,
-    WorkerLost,
     WorkerReady,
 )
 from keras_mpseq.local import close_resources
@@ -47,7 +43,6 @@ from keras_mpseq.local_backend import LocalBackend
 from keras_mpseq.losses import Loss, loss_error
 from keras_mpseq.messages import (
     Batch,
-    Build,
     Done,
     Failure,
     Forget,
@@ -57,20 +52,15 @@ from keras_mpseq.messages import (
     Past,
     Setup,
     Skip,
-    Start,
     Started,
-    Stop,
     Stopped,
-    Task,
     Unfit,
 )
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
-from keras_mpseq.staff import WorkerState
 from keras_mpseq.streams import Streamed, name_of
-from keras_mpseq.versions import Version, Versions
-from keras_mpseq.watch import Watch
+from keras_mpseq.versions import Versions
 
 _DEPTH = 2
 """Tasks a worker holds: one to build and one so that it need not wait for the next."""
@@ -78,9 +68,6 @@ _LEASES = 2
 """Slots beyond those being built and ready: the batch in use, and the one TensorFlow lets go late."""
 _COPY_BELOW = 1 << 15
 """Bytes. Copying so little costs less than a lease (3 us), and frees the slot at once."""
-_PATIENCE_S = 5.0
-"""For workers to end in good order at the end; then they are killed."""
-log = logging.getLogger("keras_mpseq")
 
 
 class Engine:
@@ -91,15 +78,12 @@ class Engine:
         self._options = options
         self._events: deque[Event] = deque()
         self._runs: dict[int, Run] = {}
-        self._alive: set[int] = set()
-        self._unfit: dict[int, MpseqError] = {}
         self._over: list[Over] = []
         self._warned = False
         self.broken = False
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
         self.warning = ""
         """To be given, and then emptied."""
-        self.restarts = self.recycled = 0
         # The first batch is built alone, in the only slot there is: it tells how large slots are (max_bytes).
         self._scheduler = Scheduler(
             workers=options.workers,
@@ -128,9 +112,9 @@ class Engine:
             )
             fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
             self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.limits.timeout))
-            self._watch = Watch(options, self.backend, self._delivery, sequence)
+            self._crew = Crew(sequence, options, self._versions, self._delivery, self.backend)
             resources.callback(self.backend.let_go)
-            resources.callback(self._close_backend)
+            resources.callback(self._crew.close)
             self.backend.start()
             self._resources = resources.pop_all()
 
@@ -138,22 +122,14 @@ class Engine:
 
     def start(self, run: Run) -> None:
         """Begin *run* with the sequence as it is now."""
-        run.version = self._publish()
+        run.version = self._crew.publish()
         run.version.runs += 1
         self._runs[run.number] = run
         self.feed(RunStarted(run.number, run.begun.order))
 
     def is_current(self, run: Run) -> bool:
         """Tell whether the sequence is still as it was when *run* began."""
-        return self._publish() is run.version
-
-    def _publish(self) -> Version:
-        before = self._versions.current
-        version = self._versions.publish(self._sequence)
-        if version is not before:
-            for worker in self._alive:
-                self.backend.send(worker, version.state, version.fds)
-        return version
+        return self._crew.publish() is run.version
 
     @property
     def chunk(self) -> int:
@@ -209,7 +185,7 @@ class Engine:
                     self._perform(action)
                 self._events.popleft()
             # After the actions: what a run still has in workers is cancelled before its version goes.
-            self._tell_all(*map(Forget, self._versions.retire()), *self._over)
+            self._crew.tell(*map(Forget, self._versions.retire()), *self._over)
             self._over.clear()
         except BaseException:
             self.broken = True
@@ -221,43 +197,26 @@ class Engine:
         except ValueError as error:
             raise self._bug(f"What has happened cannot be ({str(error).rstrip('.')})") from error
 
-    def _tell_all(self, *messages: Forget | Skip | Over) -> None:
-        for message in messages:
-            for worker in self._alive:
-                self.backend.send(worker, message)
-
     def _perform(self, action: Action) -> None:
         match action:
             case Send(worker, task):
-                self._send(worker, self._runs[task.run], task)
+                self._crew.send(worker, self._runs[task.run], task)
             case Deliver():
                 self._deliver(action)
             case CopyOut(number, position, outcome, slot):
                 self._runs[number].kept[position] = self._delivery.parts(outcome, slot, lease=False)
             case Cancel(number):
-                self._tell_all(Skip(number))
+                self._crew.tell(Skip(number))
             case Finish(number):
                 self._answer_last(self._runs[number], Signal.END)
             case GiveUp(number, worker, attempts, cause):
-                error = loss_error(cause, self._seat(worker), "while it started", attempts, self._options.attempts)
+                error = loss_error(cause, self._crew.seat(worker), "while it started", attempts, self._options.attempts)
                 self._answer_last(self._runs[number], error)
             case Spawn(worker):
-                self._spawn(worker)
+                if failed := self._crew.spawn(worker):
+                    self._events.append(failed)
             case Retire(worker):
-                self._alive.discard(worker)
-                self._watch.stops(worker)
-                self.backend.send(worker, Stop())
-
-    def _send(self, worker: int, run: Run, task: Task) -> None:
-        assert run.version is not None
-        supply = run.begun.supply
-        if supply is not None:
-            inputs.place(supply, run, task, self._delivery, self._sequence)
-        self._delivery.slots[task.slot].progress = None
-        room = self._delivery.room
-        message = Build(run.number, run.begun.number, run.version.number, task.indices, task.slot, room)
-        self._watch.sent(worker, run, task)
-        self.backend.send(worker, inputs.with_inputs(message, run, task))
+                self._crew.retire(worker)
 
     def _deliver(self, action: Deliver) -> None:
         run, outcome = self._runs[action.run], action.outcome
@@ -273,7 +232,7 @@ class Engine:
         elif isinstance(outcome, Lost):
             mark = outcome.cause.mark if isinstance(outcome.cause, Loss) else -1
             what = f"while building {name_of(self._sequence, action.index, mark)}"
-            worker = self._seat(outcome.worker)
+            worker = self._crew.seat(outcome.worker)
             error = loss_error(outcome.cause, worker, what, outcome.attempts, self._options.attempts)
             if not isinstance(outcome.cause, MpseqError):  # Such as a version that does not unpickle: no batch's fault.
                 error.index, error.epoch = action.index, run.begun.number
@@ -294,42 +253,29 @@ class Engine:
 
     # --- workers ---
 
-    def _spawn(self, worker: int) -> None:
-        try:
-            with scarce("A worker process cannot be started"):
-                self.backend.spawn(worker)
-        except MpseqError as error:
-            error.worker = self._seat(worker)
-            self._events.append(StartFailed(worker, error))
-            return
-        self._alive.add(worker)
-        self._watch.starts(worker)
-        for version in self._versions.live[1:]:
-            self.backend.send(worker, version.state, version.fds)
-        self.backend.send(worker, Start())
-
     def hear(self, happening: Said | Ended) -> None:
         """Take in what the backend tells."""
         match happening:
             case Said(worker, Started()):
-                self._watch.started(worker)
+                self._crew.watch.started(worker)
                 self.feed(WorkerReady(worker))
             case Said(worker, Layout() as layout):
                 self._delivery.learn(worker, layout)
             case Said(worker, Done() as done):
                 self._hear_done(worker, done)
             case Said(worker, Unfit(data)):
-                self._unfit[worker] = load_error(data)
+                self._crew.unfit(worker, data)
             case Said(worker, Stopped(data)):
-                self._hear_stopped(worker, data)
+                self._crew.stopped(worker, data)
             case Ended(worker, status, stack):
-                self._hear_ended(worker, status, stack)
+                self.feed(self._crew.ended(worker, status, stack, self._scheduler.state(worker)))
 
     def _hear_done(self, worker: int, done: Done) -> None:
         task = self._scheduler.current(worker)
         assert task is not None
+        seat = self._crew.seat(worker)
         outcomes = tuple(
-            self._delivery.received(outcome, worker, self._seat(worker), self._scheduler.attempt(task.run, position))
+            self._delivery.received(outcome, worker, seat, self._scheduler.attempt(task.run, position))
             for outcome, position in zip(done.outcomes, task.positions, strict=False)
         )
         largest = max((outcome.nbytes for outcome in outcomes), default=0)
@@ -338,60 +284,28 @@ class Engine:
         if done.warning and not self._warned:
             self._warned = True
             self.warning = done.warning
-        self._watch.answered(worker)
+        self._crew.watch.answered(worker)
         self.feed(Built(worker, outcomes))
         chunk = self._delivery.chunk(largest, done.seconds / len(outcomes)) if outcomes else None
         if chunk is not None:
             self.feed(ChunkChanged(chunk))
 
-    def _hear_stopped(self, worker: int, data: bytes) -> None:
-        if data:
-            error = load_error(data)
-            error.worker = self._seat(worker)
-            log.warning("Worker %d did not stop in good order: %s", self._seat(worker), error)
-
-    def _hear_ended(self, worker: int, status: int, stack: str) -> None:
-        loss, done = self._watch.ended(worker, status, stack)
-        self._alive.discard(worker)
-        self._delivery.forget(worker)
-        unfit = self._unfit.pop(worker, None)
-        match self._scheduler.state(worker):
-            case WorkerState.RETIRING:
-                self.recycled += 1
-                if status:
-                    seat = self._seat(worker)
-                    log.warning("%s", loss_error(loss, seat, "while it stopped", 1, 0))
-                self.feed(Retired(worker))
-                return
-            case WorkerState.STARTING if unfit is not None:
-                self.restarts += 1
-                self.feed(StartFailed(worker, unfit))
-                return
-        self.restarts += 1
-        if unfit is not None and done is None:
-            done = 0  # It gave up before the first batch: not charged, that would go on for ever.
-        self.feed(WorkerLost(worker, unfit or loss, done))
-
-    def _seat(self, worker: int) -> int:
-        """Return the number of *worker* as the user sees it."""
-        return worker % self._options.workers
-
     # --- time ---
 
     def left(self) -> float | None:
         """Return the seconds until `watch_time` is to be called; None means for ever."""
-        return self._watch.left()
+        return self._crew.watch.left()
 
     def watch_time(self) -> None:
         """End the workers whose time is over, and ask those that are slow."""
-        self._watch.look()
-        if self._watch.forgotten:
-            raise self._bug(f"The pool has locked itself up: {self._watch.forgotten}")
+        self._crew.watch.look()
+        if self._crew.watch.forgotten:
+            raise self._bug(f"The pool has locked itself up: {self._crew.watch.forgotten}")
 
     def notices(self) -> Iterator[str]:
         """Take out what is to be logged."""
-        while self._watch.notices:
-            yield self._watch.notices.popleft()
+        while self._crew.watch.notices:
+            yield self._crew.watch.notices.popleft()
 
     def check_moving(self, run: Run) -> None:
         """Make sure that somebody works, before the consumer of *run* waits.
@@ -399,7 +313,7 @@ class Engine:
         Raises:
             InternalError: Nobody does, nor is about to.
         """
-        if self._watch.idle:
+        if self._crew.watch.idle:
             raise self._bug(f"The pool has locked itself up: the consumer of run {run.number} waits, but nobody works")
 
     def _bug(self, what: str) -> InternalError:
@@ -416,8 +330,8 @@ class Engine:
             workers=self._options.workers,
             batches=batches,
             skipped=skipped,
-            restarts=self.restarts,
-            recycled=self.recycled,
+            restarts=self._crew.restarts,
+            recycled=self._crew.recycled,
             waited_s=waited_s,
             bytes_pickled=self._versions.nbytes_pickled,
             bytes_shared=self._versions.nbytes_shared,
@@ -428,9 +342,3 @@ class Engine:
     def close(self) -> None:
         """End the workers and free everything. Arrays that the consumer holds stay valid."""
         self._resources.close()
-
-    def _close_backend(self) -> None:
-        for happening in self.backend.close(_PATIENCE_S):
-            match happening:
-                case Said(worker, Stopped(data)):
-                    self._hear_stopped(worker, data)

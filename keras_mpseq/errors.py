@@ -116,7 +116,8 @@ def scarce(what: str) -> Iterator[None]:
     except OSError as error:
         raise MpseqError(
             f"{what}: {error.strerror or error}",
-            remedy="Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit).",
+            remedy="Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit); "
+            "`keras-mpseq doctor` tells what they are.",
         ) from error
 
 
@@ -220,7 +221,8 @@ class PoolClosedError(MpseqError):
 
 
 _LIKELY = {
-    "SIGKILL": ("The system kills processes that use too much memory: lower the batch size, workers or prefetch."),
+    "SIGKILL": "The system kills processes that use too much memory: lower the batch size, workers or prefetch; "
+    "`keras-mpseq doctor` tells what there is.",
     "SIGSEGV": "Native code crashed: look at the libraries that the sequence calls, and at the stack below, if any.",
     "SIGBUS": "A mapped file shrank or the memory is full: do not rewrite files that a memmap reads.",
     "SIGABRT": "Native code called abort(): its message is on stderr.",

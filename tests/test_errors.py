@@ -407,7 +407,8 @@ LOSSES: dict[str, tuple[Callable[[], object], str, str]] = {
     "SIGKILL": (
         FAULTS["SIGKILL"],
         "SIGKILL",
-        "The system kills processes that use too much memory: lower the batch size, workers or prefetch.",
+        "The system kills processes that use too much memory: lower the batch size, workers or prefetch; "
+        "`keras-mpseq doctor` tells what there is.",
     ),
     "SIGTERM": (
         lambda: os.kill(os.getpid(), signal.SIGTERM),

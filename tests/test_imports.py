@@ -40,6 +40,7 @@ LAYERS: list[set[str]] = [
     {"run"},
     {"delivery", "serial", "mapper", "generators"},
     {"inputs", "watch"},
+    {"crew"},
     {"engine"},
     {"pool"},
     # What users call.

@@ -100,7 +100,7 @@ def test_a_worker_that_does_not_stop_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(deadlines, "STOP_S", 0.1)
-    monkeypatch.setattr("keras_mpseq.engine._PATIENCE_S", 0.1)
+    monkeypatch.setattr("keras_mpseq.crew._PATIENCE_S", 0.1)
     found = Epochs(HangsAtEnd(8), workers=1, max_tasks_per_worker=2)
     assert alike(found, Epochs(Numbered(8), workers=0))
     assert found.stats.restarts == 0

@@ -50,7 +50,11 @@ def _screen(facts: dict[str, dict[str, Any]], problems: list[str]) -> str:
 
 def _name(name: str) -> str:
     """Return the name of a fact as one reads it; environment variables as they are."""
-    return name if name.isupper() else name.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+    return (
+        name
+        if name.isupper() or name == "keras_mpseq"
+        else name.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+    )
 
 
 def _value(name: str, value: Any) -> str:
