@@ -1,4 +1,4 @@
-"""Measure what the pages in docs/explanation quote: `python docs/figures.py`, medians, some 40 seconds.
+"""Measure what the pages in docs/explanation quote: `python docs/figures.py`, medians, some 45 seconds.
 
 These are the figures behind decisions. How fast the package is, and its peers are, is told by `make bench`.
 """
@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,12 +17,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mpseq import Loader
+from keras_mpseq.events import Wanted
 
 _REPETITIONS = 5
 _BATCH_SHAPE = (32, 224, 224, 3)
 _LARGE = 256 << 20
 """Bytes of the sequence's array."""
 _MOST_WORKERS = 8
+_EVENTS = 10_000
+_EVENTS_A_BATCH = 1.1
+"""Each is wanted; a task of 64 of them is built, and may change how many the next one has."""
 
 
 class Tiny:
@@ -53,6 +58,10 @@ def main() -> None:
     print(f"for each further worker: {1e3 * (all_of_them - one) / (_MOST_WORKERS - 1):.1f} ms")
     print(f"between two epochs, small sequence: {1e3 * boundary(0):.2f} ms")
     print(f"between two epochs, 256 MiB on the sequence: {1e3 * boundary(_LARGE):.0f} ms")
+    kept, whole = trace()
+    print(
+        f"trace: {1e9 * kept:.0f} ns to keep an event; {kept * _EVENTS_A_BATCH / whole:.2%} of a batch of eight bytes"
+    )
 
 
 def median(measure: Callable[[], float]) -> float:
@@ -123,6 +132,30 @@ def boundary(nbytes: int) -> float:
             return seconds
 
         return median(once)
+
+
+def trace() -> tuple[float, float]:
+    """Return the seconds that keeping an event takes, and those of CPU time of this process for a tiny batch."""
+    ring: deque[tuple[Wanted, list[Wanted]]] = deque(maxlen=64)
+    event, actions = Wanted(0), [Wanted(0)]
+    batches = [np.int64(index) for index in range(_EVENTS)]
+
+    def keep() -> float:
+        start = time.perf_counter()
+        for _ in range(_EVENTS):
+            ring.append((event, actions))
+        return (time.perf_counter() - start) / _EVENTS
+
+    with Loader(batches, workers=1) as loader:
+        list(loader)
+
+        def build() -> float:
+            start = time.process_time()
+            for _ in loader:
+                pass
+            return (time.process_time() - start) / _EVENTS
+
+        return median(keep), median(build)
 
 
 def _seconds(dataset: Any) -> float:

@@ -35,8 +35,8 @@ from keras_mpseq import (
     UserCodeError,
     WorkerLostError,
     WorkerTimeoutError,
+    crew,
     deadlines,
-    engine,
     to_dataset,
 )
 from keras_mpseq import errors as errors_module
@@ -140,7 +140,7 @@ def test_the_fault_matrix(
     phase: str, fault: str, launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = row(phase, fault, launcher)
-    monkeypatch.setattr(engine, "_PATIENCE_S", 1.0)  # Workers started with the fault may hang again.
+    monkeypatch.setattr(crew, "_PATIENCE_S", 1.0)  # Workers started with the fault may hang again.
     marker = tmp_path / "on"
     sequence = Faulty("unpickle" if phase == "update" else phase, fault, marker)
     options = {"workers": 2, "launcher": launcher, "attempts": 1, "timeout": 0.5 if fault == "hang" else None}
