@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_mpseq import SafeSequence
+from tests.sequences import append_line
 
 
 class Noisy(SafeSequence):
-    """Ten batches; every y of a batch is its index."""
+    """Ten batches; every y of a batch is its index. Who builds one is noted in a file, if there is one."""
 
-    def __init__(self, broken: int = -1, **kwargs: Any) -> None:
+    def __init__(self, broken: int = -1, stuck: int = -1, log: Path | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.broken = broken
+        self.stuck = stuck
+        self.log = log and str(log)
         self.hooks: list[str] = []
 
     def __len__(self) -> int:
@@ -23,6 +29,10 @@ class Noisy(SafeSequence):
     def __getitem__(self, index: int) -> Any:
         if index == self.broken:
             raise ValueError("broken")
+        if index == self.stuck:
+            threading.Event().wait()
+        if self.log:
+            append_line(self.log, str(os.getpid()))
         x = self.rng(index).normal(size=(8, 4)) + np.random.rand() + len(self.hooks)
         return x, np.full((8,), index, np.float32)
 

@@ -19,6 +19,10 @@ def plain(number: int) -> int:
     return int(number) * 2
 
 
+def builder(number: int) -> tuple[int, int]:
+    return int(number), os.getpid()
+
+
 def nested(number: Any) -> dict[str, Any]:
     return {
         "number": number,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,7 +17,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 import keras_mpseq
-from keras_mpseq import Loader, PayloadError, UserCodeError, pipeline
+from keras_mpseq import Loader, PayloadError, UserCodeError, WorkerTimeoutError, pipeline
 from keras_mpseq.keras_bridge import SafeSequenceAdapter, worker_count
 from tests.fit_sequence import Noisy, OnlyX
 
@@ -39,6 +41,18 @@ def test_loss_curves_are_equal_to_the_last_bit() -> None:
     assert alone["loss"][0] != alone["loss"][1]
     assert _losses(workers=1, use_multiprocessing=True) == alone
     assert _losses(workers=4) == alone
+
+
+def test_workers_may_be_replaced_in_training(tmp_path: Path) -> None:
+    alone = _losses(workers=0)
+    log = tmp_path / "log"
+    assert _losses(workers=2, max_tasks_per_worker=4, log=log) == alone
+    assert max(Counter(log.read_text().split()).values()) <= 4
+
+
+def test_a_batch_that_takes_too_long_ends_training() -> None:
+    with pytest.raises(WorkerTimeoutError, match=r"longer than 0\.5 s while building batch 4, attempt 2 of 2"):
+        _model().fit(Noisy(stuck=4, workers=2, timeout=0.5), shuffle=False, verbose=0)
 
 
 def test_shuffle_false_trains_in_order_and_true_does_not() -> None:

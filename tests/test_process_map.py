@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ def test_elements_come_in_order_in_every_pass(workers: int, launcher: str) -> No
     assert dataset.cardinality() == 300
     for _ in range(3):
         assert values(dataset) == list(range(0, 600, 2))
+
+
+def test_workers_may_be_replaced() -> None:
+    dataset = process_map(tf.data.Dataset.range(60), streamed.builder, workers=2, max_tasks_per_worker=20)
+    for _ in range(2):
+        numbers, processes = zip(*values(dataset), strict=True)
+        assert numbers == tuple(range(60))
+        assert max(Counter(processes).values()) <= 20
 
 
 @SERIAL_AND_POOL
