@@ -63,6 +63,8 @@ class Analysis:
         """The sequence classes of the project."""
         self.too_deep: dict[Function, None] = {}
         """Functions whose statements are nested too deeply to be followed."""
+        self.wrapped: dict[tuple[str, str], bool] = {}
+        """Whether a class of the project has a method of that name with an argument of that name."""
         self._summaries: dict[Context, Summary] = {}
         self._made: list[Context] = []
         """The keys of the summaries, oldest first."""

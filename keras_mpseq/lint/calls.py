@@ -6,8 +6,8 @@ import ast
 
 from keras_mpseq.lint.frame import Frame
 from keras_mpseq.lint.model import Class, Function, dotted_of
-from keras_mpseq.lint.outside import CONTAINERS, OPENED, Call, outside
-from keras_mpseq.lint.values import NOTHING, Bound, Root, Taint, Value, constant, derived, join_all
+from keras_mpseq.lint.outside import Call, outside
+from keras_mpseq.lint.values import CONTAINERS, NOTHING, OPENED, Bound, Root, Taint, Value, constant, derived, join_all
 
 
 class Calls(Frame):
@@ -242,7 +242,8 @@ class Calls(Frame):
     def iterated(self, value: Value, node: ast.AST) -> Value:
         """Return an item of something that is looped over."""
         taints = value.taints
-        if "set" in value.kinds and "dict" not in value.kinds:
+        if "set" in value.kinds and not value.kinds & {"dict", "int"}:
+            # Whole numbers are their own hashes, and lie in the same order in every process.
             taints |= {Taint("unordered", "set", self.site(node))}
         if value.items is not None and "zip" in value.kinds:
             return Value(kinds=frozenset({"tuple"}), taints=taints, items=value.items)

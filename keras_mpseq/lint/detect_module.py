@@ -102,6 +102,8 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
             continue
         for keyword in node.keywords:
             if keyword.arg in tables.sets["effects.fit_arguments"] and _is_keras(node, keyword.arg):
+                if _is_wrapped(analysis, node.func.attr, keyword.arg) and not _is_model(node.func.value):
+                    continue
                 message = f"{node.func.attr}() of Keras 3 has no argument {keyword.arg}"
                 report.add("SEQ506", module.site(keyword, _around(module, node)), message)
                 break
@@ -112,6 +114,21 @@ def _is_keras(node: ast.Call, argument: str) -> bool:
     others = {keyword.arg for keyword in node.keywords}
     telling = {"epochs", "validation_data", "callbacks", "steps_per_epoch", "steps"}
     return argument != "workers" or bool(others & telling)
+
+
+def _is_wrapped(analysis: Analysis, method: str, argument: str) -> bool:
+    """Tell whether a class of the project has a method of that name which takes the argument itself."""
+    key = method, argument
+    if key not in analysis.wrapped:
+        found = (cls.methods.get(method) for module in analysis.project.parsed() for cls in module.all_classes)
+        analysis.wrapped[key] = any(f is not None and argument in f.keyword_names() for f in found)
+    return analysis.wrapped[key]
+
+
+def _is_model(node: ast.expr) -> bool:
+    """Tell whether an object is called a model, as that of Keras is when others wrap it."""
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name.lower().endswith("model")
 
 
 def _around(module: Module, node: ast.AST) -> str:

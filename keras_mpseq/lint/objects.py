@@ -6,7 +6,7 @@ import ast
 
 from keras_mpseq.lint.calls import Calls, ast_text, held_roots, is_alias
 from keras_mpseq.lint.outside import Call
-from keras_mpseq.lint.values import NOTHING, Taint, Value, derived, join, join_all
+from keras_mpseq.lint.values import NOTHING, Taint, Value, derived, is_handle, join, join_all
 
 KEPT_BY_COPY = frozenset({"list", "dict", "set", "array", "frame", "lambda", "local-function", "generator"})
 
@@ -152,9 +152,12 @@ class Objects(Calls):
         if name in sets["effects.listing_methods"] and self._lists(base, name, call):
             site = self.site(call.node)
             return Value(kinds=frozenset({"list"}), taints=frozenset({Taint("unordered", name, site)}))
+        if name == "get" and is_handle(base):
+            return result
         copies = base.kinds & {"array-file", "array-dataset", "own", "frame"}
         if name in sets["effects.aliasing_methods"] and not copies:
             kinds = base.kinds | {"view"} if name not in ("get", "setdefault", "__enter__") else base.kinds
+            kinds = kinds | {"asked"} if name == "get" else kinds
             taints = result.taints
             return base._replace(kinds=kinds - {"dict", "scalar"}, taints=taints, const=None, items=None)
         if name == "open" and "path" in base.kinds:

@@ -15,7 +15,8 @@ from keras_mpseq.lint.model import Class, Function
 from keras_mpseq.lint.summary import Effect, Hop, Summary
 from keras_mpseq.lint.values import Root, Site, Taint, Value
 
-WORKER_ENTRIES = ("__getitem__", "__iter__")
+WORKER_ENTRIES = ("__getitem__", "__iter__", "_get_batches_of_transformed_samples")
+"""The last is what `__getitem__` of Keras's image iterators calls."""
 
 
 class View:

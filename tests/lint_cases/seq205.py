@@ -210,3 +210,35 @@ class Own(SafeSequence):
         out = self.empty((4, 2))
         out[:] = self.rng(index).normal(size=(4, 2))  # safe
         return out + self.table[index] + self.epoch
+
+
+def blurred(x, sigma):
+    sigma *= 2
+    return x * sigma
+
+
+def centred(x, mean):
+    x -= mean  # error: SEQ205
+    return x
+
+
+class Blur(Base):
+    def __init__(self, x, sigma):
+        super().__init__(x)
+        self.sigma = sigma / 2
+        self.mean = np.zeros(4)
+
+    def __getitem__(self, index):
+        return blurred(self.x[index], self.sigma) - centred(self.mean, 1)  # safe
+
+
+class Multiscale(Base):
+    def __init__(self, x):
+        super().__init__(x)
+        self.interval = -1
+        self.step = 0
+
+    def __getitem__(self, index):
+        if self.interval > 0:
+            self.step = (self.step + 1) % self.interval  # safe
+        return self.x[index] * self.step

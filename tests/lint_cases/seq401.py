@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import numpy.random as npr
 from augment import augmented
+from keras.preprocessing.image import Iterator
 from numpy.random import rand
 
 
@@ -80,6 +81,11 @@ class Keyed(Base):
 
     def on_epoch_end(self):
         self.seed += np.random.randint(3)  # safe
+
+
+class Images(Iterator):
+    def _get_batches_of_transformed_samples(self, index_array):
+        return self.x[index_array] * np.random.uniform(0.9, 1.1)  # error: SEQ401
 
 
 # file: augment.py

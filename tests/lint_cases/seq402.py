@@ -57,3 +57,14 @@ class PutBack(Base):
             return self.x[random.randrange(8)]  # safe
         finally:
             random.setstate(state)  # safe
+
+
+class Switched(Base):
+    def __init__(self, x):
+        super().__init__(x)
+        self.strength = 0
+
+    def __getitem__(self, index):
+        if self.strength >= 1:
+            return self.x[index] * random.random()  # safe
+        return self.x[index]

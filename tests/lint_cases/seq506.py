@@ -25,3 +25,25 @@ import tf_keras
 
 def train(data):
     tf_keras.Model().fit(data, epochs=2, workers=4, use_multiprocessing=True)  # safe
+
+
+# file: wrapping.py
+import keras
+
+
+class Wrapper:
+    def __init__(self):
+        self.model = keras.Sequential()
+
+    def evaluate(self, data, use_multiprocessing=True):
+        return self.model.evaluate(data, use_multiprocessing=use_multiprocessing)  # error: SEQ506
+
+
+# file: wrapped.py
+import keras
+from wrapping import Wrapper
+
+
+def judge(data):
+    ours = Wrapper()
+    return ours.evaluate(data, use_multiprocessing=True)  # safe
