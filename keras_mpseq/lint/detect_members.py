@@ -30,6 +30,7 @@ def detect(view: View, report: Report) -> None:
     for effect in view.worker:
         if effect.kind == "write" and effect.root and effect.root.kind == "self" and "rebind" in effect.flags:
             _made_in_worker(view, report, effect)
+    _is_handle(view, report)
     _locks(view, report, named)
     _lossy(view, report)
     _nested(view, report)
@@ -60,6 +61,19 @@ def _member(view: View, report: Report, method: Function, effect: Effect, named:
         report.at("SEQ601", effect, message, view.cls.name)
     elif kinds & {"dataset"}:
         report.at("SEQ101", effect, f"self.{attr} holds a tf.data dataset, which cannot be pickled", view.cls.name)
+
+
+def _is_handle(view: View, report: Report) -> None:
+    """A class that derives from that of a file, thread or lock is one itself."""
+    for ref in sorted(view.analysis.hierarchy.bases(view.cls).refs):
+        for code, text in HANDLES.items():
+            if view.tables.kinds(ref) & view.tables.sets[f"resources.{code}"]:
+                site = view.cls.module.site(view.cls.node)
+                head = site._replace(end_line=site.line, end_column=site.column + len(f"class {view.cls.name}"))
+                message = (
+                    f"class {view.cls.name} derives from {ref}, so that each instance {text.replace('holds', 'is')}"
+                )
+                report.add(code, head, message, cls=view.cls.name)
 
 
 def _unpicklable(kinds: frozenset[str], *, safe: bool) -> str:

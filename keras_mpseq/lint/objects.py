@@ -84,6 +84,9 @@ class Objects(Calls):
     def _draws(self, base: Value, name: str, call: Call) -> Value:
         tables = self.tables
         detail = ast_text(call.node.func)
+        drawn = self.augmented(call, detail) if name not in tables.sets["pure.methods"] else frozenset()
+        if drawn:
+            return Value(taints=drawn)
         if "image-generator" in base.kinds and name in tables.sets["random.generator_methods"]:
             self.record("draw", detail, call.node, flags=("numpy",))
             return Value(taints=frozenset({Taint("random", detail)}))
@@ -91,21 +94,17 @@ class Objects(Calls):
         if not seeded and (name == "rvs" or (name == "sample" and call.kwargs.keys() & {"frac", "n"})):
             self.record("draw", detail, call.node, flags=("numpy", "table"))
             return Value(taints=frozenset({Taint("random", detail)}))
-        if "augmenter" in base.kinds and name in ("augment_image", "augment_images", "augment_batch", "augment"):
+        known = "augmenter" in base.kinds and name in ("augment_batch", "augment")
+        if known or (name in tables.sets["random.augmenter_methods"] and not base.instances):
             self.record("draw", detail, call.node, flags=("augmenter",))
             return Value(taints=frozenset({Taint("random", detail)}))
         if name in tables.sets["random.methods"] and ("rng" in base.kinds or (base.roots and "own" not in base.kinds)):
-            drawn = Value(taints=frozenset({Taint("random", detail)})) if base.roots else NOTHING
+            result = Value(taints=frozenset({Taint("random", detail)})) if base.roots else NOTHING
             if name == "shuffle" and call.args and call.node.args:
                 self.change(call.args[0], call.node.args[0], call.node, detail, call.args[0])
-                self._touch(call.node.args[0], base)
-            return drawn
+                self.touch(call.node.args[0], base.taints)
+            return result
         return NOTHING
-
-    def _touch(self, node: ast.expr, base: Value) -> None:
-        if isinstance(node, ast.Name) and node.id in self.env:
-            before = self.env[node.id]
-            self.env[node.id] = before._replace(taints=before.taints | base.taints)
 
     def _of_interest(self, base: Value, name: str, call: Call) -> None:
         """Leave to the class what depends on what its member is."""

@@ -71,6 +71,11 @@ def outside(frame: Calls, ref: str, call: Call) -> Value:
         kinds |= {"view"} | (call.args[0].kinds - {"scalar"})
     if "out" in call.kwargs:
         roots |= call.kwargs["out"].roots
+    if frame.tables.has("random.steady", ref):
+        kinds |= {"steady"}
+    elif "augmenter" in kinds and call.args and call.args[0].items:
+        # A pipeline of resizing and the like gives the same for the same image.
+        kinds -= {"augmenter"} if all("steady" in item.kinds for item in call.args[0].items) else set()
     if "set" in kinds and call.args and call.args[0].kinds & {"int", "range"}:
         kinds |= {"int"}
     if "dict" in kinds:
@@ -182,6 +187,8 @@ def _inplace(frame: Calls, ref: str, call: Call) -> None:
     if ref in positions and positions[ref] < len(call.args):
         target, node = call.args[positions[ref]], call.node.args[positions[ref]]
         frame.change(target, node, call.node, ref, join_all(*call.values))
+        if ref.endswith(".shuffle"):
+            frame.touch(node, frozenset({Taint("random", ref)}))
     if "out" in call.kwargs:
         node = next(k.value for k in call.node.keywords if k.arg == "out")
         frame.change(call.kwargs["out"], node, call.node, "out=", NOTHING)
