@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 
 from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.model import Class, Module, dotted_of
 from keras_mpseq.lint.report import Report
+
+LEGACY = re.compile(r"^\s*(?:import|from)\s+tf_keras\b|TF_USE_LEGACY_KERAS", re.MULTILINE)
+"""Says that Keras 2 is meant, in a file that may name Keras in other words as well."""
 
 
 def detect(module: Module, analysis: Analysis, report: Report) -> None:
@@ -88,8 +92,7 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
         return
     if "keras" not in module.source and "tensorflow" not in module.source:
         return
-    if "tf_keras" in module.source:
-        # Keras 2 under its new name, which still has these arguments.
+    if _is_legacy(module, analysis):
         return
     for node in ast.walk(module.tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
@@ -114,6 +117,16 @@ def _is_keras(node: ast.Call, argument: str) -> bool:
     others = {keyword.arg for keyword in node.keywords}
     telling = {"epochs", "validation_data", "callbacks", "steps_per_epoch", "steps"}
     return argument != "workers" or bool(others & telling)
+
+
+def _is_legacy(module: Module, analysis: Analysis) -> bool:
+    """Tell whether a module, or one that it imports, uses Keras 2 under its new name, which has these arguments."""
+    if LEGACY.search(module.source):
+        return True
+    project = analysis.project
+    imported = {dotted for several in module.scope.imports.values() for dotted in several}
+    found = {project.find(name, module) for dotted in imported for name in (dotted, dotted.rpartition(".")[0]) if name}
+    return any(LEGACY.search(project.sources[name].text) for name in found if name is not None)
 
 
 def _is_wrapped(analysis: Analysis, method: str, argument: str) -> bool:

@@ -242,3 +242,24 @@ class Multiscale(Base):
         if self.interval > 0:
             self.step = (self.step + 1) % self.interval  # safe
         return self.x[index] * self.step
+
+
+class Latch(Base):
+    def __getitem__(self, index):
+        if self.ended:
+            raise IndexError(index)
+        self.ended = index == 7  # error: SEQ205
+        return self.x[index]
+
+
+class Shuffled(Base):
+    def __init__(self, x):
+        super().__init__(x)
+        self.order = None
+
+    def __getitem__(self, index):
+        if self.order is None:
+            order = np.arange(9)
+            np.random.shuffle(order)  # error: SEQ401
+            self.order = order  # error: SEQ205
+        return self.x[self.order[index]]
