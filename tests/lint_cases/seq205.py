@@ -263,3 +263,11 @@ class Shuffled(Base):
             np.random.shuffle(order)  # error: SEQ401
             self.order = order  # error: SEQ205
         return self.x[self.order[index]]
+
+
+class Emptied(Base):
+    def __getitem__(self, index):
+        rows = self.x[index]
+        if len(rows) == 0:
+            del self.x[index]  # error: SEQ205
+        return rows
