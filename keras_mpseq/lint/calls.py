@@ -124,7 +124,7 @@ class Calls(Frame):
         """Remember a call of something unknown that looks as pipelines of albumentations are called."""
         if not _looks_augmenting(call, text, self.tables.sets["random.augmented"]):
             return frozenset()
-        self.record("draw", text, call.node, flags=("augmenter",))
+        self.record("draw", text, call.node, flags=("augmenter", "likely"))
         return frozenset({Taint("random", text)})
 
     def construct(self, cls: Class, call: Call) -> Value:

@@ -94,9 +94,10 @@ class Objects(Calls):
         if not seeded and (name == "rvs" or (name == "sample" and call.kwargs.keys() & {"frac", "n"})):
             self.record("draw", detail, call.node, flags=("numpy", "table"))
             return Value(taints=frozenset({Taint("random", detail)}))
-        known = "augmenter" in base.kinds and name in ("augment_batch", "augment")
-        if known or (name in tables.sets["random.augmenter_methods"] and not base.instances):
-            self.record("draw", detail, call.node, flags=("augmenter",))
+        known = "augmenter" in base.kinds
+        named = name in tables.sets["random.augmenter_methods"]
+        if (known and (named or name in ("augment_batch", "augment"))) or (named and not base.instances):
+            self.record("draw", detail, call.node, flags=("augmenter",) if known else ("augmenter", "likely"))
             return Value(taints=frozenset({Taint("random", detail)}))
         if name in tables.sets["random.methods"] and ("rng" in base.kinds or (base.roots and "own" not in base.kinds)):
             result = Value(taints=frozenset({Taint("random", detail)})) if base.roots else NOTHING
