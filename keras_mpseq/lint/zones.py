@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from keras_mpseq.lint.analysis import Analysis, Members
+from keras_mpseq.lint.analysis import Analysis
+from keras_mpseq.lint.members import Members
 from keras_mpseq.lint.model import Class, Function
 from keras_mpseq.lint.summary import Effect, Hop, Summary
 from keras_mpseq.lint.values import Root, Site, Taint, Value
