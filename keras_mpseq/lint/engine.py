@@ -6,7 +6,9 @@ known to be a sequence: the rest of a project costs no more than reading it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,7 +118,8 @@ def lint_paths(
             continue
         name, is_package = module_name(path, packages)
         sources.append(Source(path, name, is_package, text))
-    linted = _run(sources, failures, extra_bases, decls)
+    with _uncollected():
+        linted = _run(sources, failures, extra_bases, decls)
     linted.files = len(files)
     linted.findings = [f for f in linted.findings if _is_wanted(f.code, select, preview)]
     return linted
@@ -133,6 +136,18 @@ def lint_source(source: str, path: str = "<string>") -> Linted:
     linted = _run([Source(path, name, False, source)], [], (), None)
     linted.files = 1
     return linted
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector out: trees and summaries stay until the end, and it would go through all, often."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _is_wanted(code: str, select: Collection[str] | None, preview: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -66,11 +67,11 @@ class Frame:
         """Variables at each return."""
         self.binding = binding
         for name in analysis.parameters_of(function):
-            known = binding.get(name, NOTHING)
-            self.env[name] = known._replace(
-                roots=frozenset({Root("param", name)}),
-                taints=frozenset() if known.instances else frozenset({Taint("param", name)}),
-            )
+            known = binding.get(name)
+            value = _parameter(name)
+            if known is not None:
+                value = known._replace(roots=value.roots, taints=frozenset() if known.instances else value.taints)
+            self.env[name] = value
 
     def eval(self, node: ast.expr) -> Value:
         """Follow an expression."""
@@ -244,6 +245,12 @@ class Frame:
         for env in ends[1:]:
             result = {key: join(value, env[key]) for key, value in result.items() if key in env}
         return result
+
+
+@functools.lru_cache(maxsize=4096)
+def _parameter(name: str) -> Value:
+    """Return a parameter of which nothing is known."""
+    return Value(roots=frozenset({Root("param", name)}), taints=frozenset({Taint("param", name)}))
 
 
 def join_env(first: dict[Key, Value], second: dict[Key, Value]) -> dict[Key, Value]:

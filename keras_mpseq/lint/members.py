@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keras_mpseq.lint.model import Class, Function
-from keras_mpseq.lint.nodes import CLOSED, walk
+from keras_mpseq.lint.nodes import CLOSED, by_kind, walk
 from keras_mpseq.lint.values import Value
 
 Context = tuple[Function, frozenset[tuple[str, Value]]]
@@ -128,11 +128,10 @@ def may_store(method: Function) -> bool:
     """Tell whether a method may assign to an attribute of its receiver, as far as that can be told at a glance."""
     receiver = method.params[0]
     attributes, calls = list(method.of(ast.Attribute)), list(method.of(ast.Call))
-    for kind in CLOSED:
-        for inside in method.of(kind):
-            below = walk(inside)
-            attributes += [node for node in below if isinstance(node, ast.Attribute)]
-            calls += [node for node in below if isinstance(node, ast.Call)]
+    for inside in [inside for kind in CLOSED for inside in method.of(kind)]:
+        below = by_kind(walk(inside))
+        attributes += below.get(ast.Attribute, [])
+        calls += below.get(ast.Call, [])
     if any(isinstance(node.ctx, ast.Store) and _is_name(node.value, receiver) for node in attributes):
         return True
     # Whoever is given the instance may store on it.

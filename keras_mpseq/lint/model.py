@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from keras_mpseq.lint.nodes import own_nodes
+from keras_mpseq.lint.nodes import by_kind, own_nodes
 from keras_mpseq.lint.values import Site
 
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
@@ -132,9 +132,7 @@ class Function:
     def of(self, kind: type[Node]) -> list[Node]:
         """Return the nodes of its body that are of one kind; sorted once, so that nobody looks at all of them."""
         if self._by_kind is None:
-            self._by_kind = {}
-            for node in self.nodes:
-                self._by_kind.setdefault(node.__class__, []).append(node)
+            self._by_kind = by_kind(self.nodes)
         return self._by_kind.get(kind, [])
 
     @property

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 LEAVES = frozenset({"ctx", "op", "ops"})
 """Fields that hold no code, but a mark: operators and contexts."""
-CLOSED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+CLOSED: frozenset[type[ast.AST]] = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef})
 """What begins a scope of its own."""
 
-_fields: dict[type[ast.AST], tuple[str, ...]] = {ast.Name: (), ast.Constant: ()}
+_BARE: frozenset[type[ast.AST]] = frozenset({ast.Name, ast.Constant})
+_ENDS = _BARE | CLOSED
+"""Nodes with nothing of the same function below them."""
+_fields: dict[type[ast.AST], tuple[str, ...]] = {}
 
 
 def children(node: ast.AST) -> list[ast.AST]:
@@ -35,7 +39,8 @@ def walk(node: ast.AST) -> list[ast.AST]:
     """Return a node and all nodes below it, level by level."""
     found = [node]
     for current in found:
-        found += children(current)
+        if current.__class__ not in _BARE:
+            found += children(current)
     return found
 
 
@@ -46,6 +51,18 @@ def own_nodes(node: ast.AST) -> list[ast.AST]:
     while waiting:
         current = waiting.pop()
         found.append(current)
-        if not isinstance(current, CLOSED):
+        if current.__class__ not in _ENDS:
             waiting += children(current)
+    return found
+
+
+def by_kind(nodes: list[ast.AST]) -> dict[type[ast.AST], list[Any]]:
+    """Return nodes sorted by their class, in the same order."""
+    found: dict[type[ast.AST], list[Any]] = {}
+    for node in nodes:
+        known = found.get(node.__class__)
+        if known is None:
+            found[node.__class__] = [node]
+        else:
+            known.append(node)
     return found

@@ -92,7 +92,7 @@ def join(first: Value, second: Value) -> Value:
     if first is second or second is NOTHING or first == second:
         return first
     if first is NOTHING:
-        return second._replace(const=None)
+        return second if second.const is None else second._replace(const=None)
     return Value(
         first.roots | second.roots,
         first.refs | second.refs,
@@ -131,8 +131,8 @@ def join_all(*values: Value) -> Value:
 
 def derived(*values: Value) -> Value:
     """Return what is computed from others: new, but dependent on what they depend on."""
-    taints = frozenset().union(*(value.taints for value in values)) if values else frozenset()
-    return Value(taints=taints) if taints else NOTHING
+    taints = [value.taints for value in values if value.taints]
+    return Value(taints=frozenset().union(*taints)) if taints else NOTHING
 
 
 def stored(value: Value) -> Value:
@@ -147,7 +147,7 @@ def truth(value: Value) -> bool | None:
 
 def deeper(root: Root, attr: str) -> Root:
     """Return the root of an attribute; attributes of attributes belong to the first."""
-    return root if root.attr else root._replace(attr=attr)
+    return root if root.attr else Root(root.kind, root.name, attr)
 
 
 def _seen_by_caller(root: Root, arguments: dict[str, Value]) -> frozenset[Root] | set[Root]:
