@@ -41,8 +41,8 @@ class Analysis:
         """Begin with nothing worked out."""
         self.project = project
         self.hierarchy = hierarchy
-        self.sequences: list[Class] = []
-        """The sequence classes of the project."""
+        self.below: dict[Class, list[Class]] = {}
+        """The sequence classes that derive from each class of the project."""
         self.too_deep: dict[Function, None] = {}
         """Functions whose statements are nested too deeply to be followed."""
         self.faults: dict[Function, list[Fault]] = {}
@@ -199,10 +199,8 @@ class Analysis:
     def _that_store(self, cls: Class) -> list[Function]:
         """Return the methods that may assign to an attribute, as far as that can be told at a glance."""
         found = []
-        names = {name for c in self.hierarchy.mro(cls) for name in c.methods}
-        for name in sorted(names):
-            method = self.hierarchy.method(cls, name)
-            if method is not None and method.params and not method.is_static:
+        for _, method in sorted(self.hierarchy.methods(cls).items()):
+            if method.params and not method.is_static:
                 if method not in self._storing:
                     self._storing[method] = may_store(method)
                 if self._storing[method]:

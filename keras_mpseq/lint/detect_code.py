@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Sequence
 
 from keras_mpseq.lint.analysis import Analysis
@@ -96,11 +97,13 @@ def _is_import(body: Sequence[ast.stmt]) -> bool:
 
 
 def _unwritten(analysis: Analysis, function: Function) -> Iterator[tuple[ast.AST, str]]:
-    for name, node in _empty_arrays(analysis, function).items():
+    empty = _empty_arrays(analysis, function)
+    stores = [*function.of(ast.Assign), *function.of(ast.AugAssign)] if empty else []
+    stored = {name for node in stores for name in _stored_in(node)}
+    for name, node in empty.items():
         if not _is_used_whole(function, name):
             continue
-        stored = any(_stores_in(n, name) for n in (*function.of(ast.Assign), *function.of(ast.AugAssign)))
-        if stored and not _fills(function.body, name):
+        if name in stored and not _fills(function.body, name):
             yield node, name
 
 
@@ -136,19 +139,22 @@ def _holds(node: ast.expr, name: str) -> bool:
     return False
 
 
-def _stores_in(node: ast.AST, name: str) -> bool:
+def _stored_in(node: ast.AST) -> Iterator[str]:
+    """Yield the names of which a statement writes to a part."""
     match node:
         case ast.Assign(targets=targets):
-            return any(_is_part(target, name) for target in targets)
+            for target in targets:
+                yield from _parts(target)
         case ast.AugAssign(target=target):
-            return _is_part(target, name)
-    return False
+            yield from _parts(target)
 
 
-def _is_part(target: ast.expr, name: str) -> bool:
+def _parts(target: ast.expr) -> Iterator[str]:
     if isinstance(target, (ast.Tuple, ast.List)):
-        return any(_is_part(part, name) for part in target.elts)
-    return isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and target.value.id == name
+        for part in target.elts:
+            yield from _parts(part)
+    elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
+        yield target.value.id
 
 
 def _fills(body: Sequence[ast.stmt], name: str) -> bool:
@@ -184,7 +190,14 @@ def _fills_here(statement: ast.stmt, name: str) -> bool:
             return all(_fills(case.body, name) for case in statement.cases)
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             return False
-    return any(_stores_in(node, name) or _given_away(node, name) for node in (statement, *own_nodes(statement)))
+    return name in _written(statement)
+
+
+@functools.lru_cache(maxsize=8192)
+def _written(statement: ast.stmt) -> frozenset[str]:
+    """Return the names that a statement writes to, or may; kept, as each array of a function asks for it."""
+    nodes = [statement, *own_nodes(statement)]
+    return frozenset(name for node in nodes for name in (*_stored_in(node), *_given_away(node)))
 
 
 def _fills_before_breaks(body: Sequence[ast.stmt], name: str) -> bool:
@@ -203,15 +216,14 @@ def _fills_before_breaks(body: Sequence[ast.stmt], name: str) -> bool:
     return found
 
 
-def _given_away(node: ast.AST, name: str) -> bool:
+def _given_away(node: ast.AST) -> Iterator[str]:
     """A function that gets the array, or a method of it as `fill`, may well write to it."""
     match node:
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="fill" | "sort" | "put")) if owner == name:
-            return True
-        case ast.Call():
-            values = [*node.args, *(keyword.value for keyword in node.keywords)]
-            return any(isinstance(v, ast.Name) and v.id == name for v in values) and not _only_reads(node)
-    return False
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="fill" | "sort" | "put")):
+            yield owner
+    if isinstance(node, ast.Call) and not _only_reads(node):
+        values = [*node.args, *(keyword.value for keyword in node.keywords)]
+        yield from (value.id for value in values if isinstance(value, ast.Name))
 
 
 def _only_reads(call: ast.Call) -> bool:

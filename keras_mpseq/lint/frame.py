@@ -48,6 +48,8 @@ class Frame:
         self.effects: dict[tuple[object, ...], Effect] = {}
         self.memo: list[frozenset[Root] | None] = []
         """Roots that are known to be missing here; None stands for all."""
+        self.stores: dict[int, dict[frozenset[str], int]] = {}
+        """Attributes that each block was seen to store; see guards."""
         self.loops = 0
         self.in_finally = 0
         self.orders: list[frozenset[Taint]] = []
@@ -121,11 +123,8 @@ class Frame:
         for effect in summary.effects:
             if len(effect.chain) < MOST_HOPS:
                 self._take_over(effect, arguments, (hop, *effect.chain))
-        for name in ("reads", "exposed"):
-            seen = roots_of(getattr(summary, name), arguments)
-            if name == "exposed":
-                seen = {root for root in seen if root not in self.env}
-            getattr(self, name).update(seen)
+        self.reads |= roots_of(summary.reads, arguments)
+        self.exposed |= {root for root in roots_of(summary.exposed, arguments) if root not in self.env}
         self.escapes |= roots_of(summary.escapes, arguments)
         for root, value in summary.defined.items():
             for own in roots_of({root}, arguments):

@@ -68,6 +68,10 @@ class Project:
                     self.failures.append((source, UnreadableError("the file is nested too deeply to be followed")))
         return self._parsed[name]
 
+    def at(self, path: str) -> Source | None:
+        """Return the file that findings show as *path*."""
+        return self.sources.get(self._by_path.get(os.path.normpath(os.path.abspath(path)), ""))
+
     def parsed(self) -> list[Module]:
         """Return the modules that were parsed until now."""
         return [module for module in self._parsed.values() if module is not None]

@@ -83,15 +83,14 @@ class View:
 
     def _parent_methods(self) -> Iterator[Function]:
         hierarchy = self.analysis.hierarchy
-        names = sorted({name for c in hierarchy.mro(self.cls) for name in c.methods})
+        methods = sorted(hierarchy.methods(self.cls).items())
         skipped = {"__getstate__", "__reduce__", "__next__", *WORKER_ENTRIES}
         skipped |= self.tables.sets["sequence.worker_hooks"]
         for first in (True, False):
             # What construction does is told first, so that its chain is the one that is shown.
-            for name in names:
-                method = hierarchy.method(self.cls, name)
+            for name, method in methods:
                 early = name == "__init__"
-                if method is None or early is not first or name in skipped or method.is_per_worker:
+                if early is not first or name in skipped or method.is_per_worker:
                     continue
                 if method not in self.reached or name == "__len__":
                     yield method
