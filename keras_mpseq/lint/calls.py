@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from keras_mpseq.lint.frame import Frame
 from keras_mpseq.lint.model import Class, Function, dotted_of
 from keras_mpseq.lint.outside import Call, outside
 from keras_mpseq.lint.values import CONTAINERS, NOTHING, OPENED, Bound, Root, Taint, Value, constant, derived, join_all
+
+Item = TypeVar("Item")
 
 
 class Calls(Frame):
@@ -101,10 +105,10 @@ class Calls(Frame):
 
     def apply_value(self, callee: Value, call: Call, text: str = "") -> Value:
         """Call everything that a value may stand for."""
-        results = [self.apply(bound, call) for bound in sorted(callee.funcs, key=_order)[:6]]
-        results += [outside_or_module(self, ref, call) for ref in sorted(callee.refs)]
-        results += [self.construct(cls, call) for cls in sorted(callee.classes, key=lambda c: c.qualname)]
-        for cls in sorted(callee.instances, key=lambda c: c.qualname):
+        results = [self.apply(bound, call) for bound in in_order(callee.funcs, _order)[:6]]
+        results += [outside_or_module(self, ref, call) for ref in in_order(callee.refs, str)]
+        results += [self.construct(cls, call) for cls in in_order(callee.classes, _name_of)]
+        for cls in in_order(callee.instances, _name_of):
             method = self.analysis.hierarchy.method(cls, "__call__")
             if method is not None:
                 results.append(self.apply(Bound(method, callee), call))
@@ -210,7 +214,7 @@ class Calls(Frame):
     def hand_over(self, call: Call, *, followed: bool, text: str) -> None:
         """Account for arguments of a callee that is not read: functions among them are called by it, probably."""
         for value in call.values:
-            for bound in sorted(value.funcs, key=_order)[:3]:
+            for bound in in_order(value.funcs, _order)[:3]:
                 # It gets something out of what is handed over with it.
                 rest = tuple(self.iterated(v, call.node) for v in call.values if v is not value)
                 self.apply(bound, call._replace(args=rest, kwargs={}))
@@ -323,6 +327,15 @@ def _looks_augmenting(call: Call, text: str, names: frozenset[str]) -> bool:
 
 def _is_super(node: ast.Call) -> bool:
     return isinstance(node.func, ast.Name) and node.func.id == "super"
+
+
+def in_order(some: frozenset[Item], key: Callable[[Item], Any]) -> Sequence[Item]:
+    """Return the items of a set, sorted, so that runs are alike; most sets hold one or none."""
+    return sorted(some, key=key) if len(some) > 1 else tuple(some)
+
+
+def _name_of(cls: Class) -> str:
+    return cls.qualname
 
 
 def _order(bound: Bound) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.model import Class, Module, dotted_of
+from keras_mpseq.lint.nodes import by_kind, children, walk
 from keras_mpseq.lint.report import Report
 
 LEGACY = re.compile(r"^\s*(?:import|from)\s+tf_keras\b|TF_USE_LEGACY_KERAS", re.MULTILINE)
@@ -60,7 +61,7 @@ def _shallow(node: ast.AST) -> Iterator[ast.AST]:
         current = waiting.pop()
         yield current
         if not isinstance(current, ast.Lambda):
-            waiting.extend(ast.iter_child_nodes(current))
+            waiting.extend(children(current))
 
 
 def _makes(node: ast.expr, names: set[str]) -> bool:
@@ -94,10 +95,10 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
         return
     if _is_legacy(module, analysis):
         return
-    for node in ast.walk(module.tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-            continue
-        if node.func.attr not in tables.sets["effects.fits"]:
+    nodes = by_kind(walk(module.tree))
+    around = _around(nodes.get(ast.FunctionDef, ()))
+    for node in nodes.get(ast.Call, ()):
+        if not isinstance(node.func, ast.Attribute) or node.func.attr not in tables.sets["effects.fits"]:
             continue
         head, _, rest = dotted_of(node).partition(".")
         refs = analysis.project.name_in(module.scope, head).refs if head else frozenset()
@@ -108,7 +109,7 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
                 if _is_wrapped(analysis, node.func.attr, keyword.arg) and not _is_model(node.func.value):
                     continue
                 message = f"{node.func.attr}() of Keras 3 has no argument {keyword.arg}"
-                report.add("SEQ506", module.site(keyword, _around(module, node)), message)
+                report.add("SEQ506", module.site(keyword, around.get(node.lineno, "")), message)
                 break
 
 
@@ -144,8 +145,10 @@ def _is_model(node: ast.expr) -> bool:
     return name.lower().endswith("model")
 
 
-def _around(module: Module, node: ast.AST) -> str:
-    line = getattr(node, "lineno", 0)
-    functions = [inside for inside in ast.walk(module.tree) if isinstance(inside, ast.FunctionDef)]
-    around = [inside.name for inside in functions if inside.lineno <= line <= (inside.end_lineno or inside.lineno)]
-    return around[-1] if around else ""
+def _around(functions: Sequence[ast.FunctionDef]) -> dict[int, str]:
+    """Return the innermost function at each line; those inside come after those around."""
+    return {
+        line: function.name
+        for function in functions
+        for line in range(function.lineno, (function.end_lineno or function.lineno) + 1)
+    }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from keras_mpseq.lint import guards
 from keras_mpseq.lint.calls import call_at
 from keras_mpseq.lint.model import Function
+from keras_mpseq.lint.nodes import children
 from keras_mpseq.lint.objects import Objects
 from keras_mpseq.lint.values import (
     CONTAINERS,
@@ -33,6 +34,8 @@ ORDER: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
 }
 BIG = 1_000_000
 """Elements of a literal that is heavy to carry to every worker."""
+METHODS = {kind: f"_{kind.__name__.lower()}" for kind in ast.expr.__subclasses__()}
+"""What follows each kind of expression."""
 
 
 class Expressions(Objects):
@@ -54,12 +57,12 @@ class Expressions(Objects):
                 return self.call(node)
             case ast.Subscript():
                 return self._subscript(node)
-        method = getattr(self, f"_{type(node).__name__.lower()}", None)
+        method = getattr(self, METHODS.get(node.__class__, ""), None)
         if method is not None:
             value = method(node)
             assert isinstance(value, Value)
             return value
-        return derived(*(self.eval(child) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)))
+        return derived(*(self.eval(child) for child in children(node) if isinstance(child, ast.expr)))
 
     def _global_read(self, value: Value) -> None:
         for root in value.roots:

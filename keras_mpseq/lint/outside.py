@@ -62,7 +62,7 @@ def outside(frame: Calls, ref: str, call: Call) -> Value:
     _inplace(frame, ref, call)
     _take_items(frame, ref, call)
     frame.hand_over(call, followed=frame.tables.is_pure(ref), text=ref)
-    value = join_all(*effects)._replace(const=None)
+    value = join_all(*(effect for effect in effects if effect is not NOTHING))._replace(const=None)
     taints = value.taints | derived(*_ordered(frame, ref, call)).taints
     roots: frozenset[Root] = frozenset()
     kinds = value.kinds | frame.tables.kinds(ref)

@@ -61,6 +61,15 @@ class Summary:
     """Functions of the project that it gets to, itself first, with one way there."""
 
 
+class Fault(NamedTuple):
+    """What is wrong with the code of a function, whoever calls it: a rule, where, and what is said."""
+
+    code: str
+    site: Site
+    message: str
+    confidence: str = "certain"
+
+
 def through(site: Site) -> Hop:
     """Return the hop of a call that stands at *site*."""
     return Hop(site.function, site.path, site.line)
