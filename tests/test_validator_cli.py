@@ -219,6 +219,13 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[\n", "")
 
 
+def test_a_notebook_is_not_taken_for_a_program(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "train.ipynb").write_text('{"cells": []}')
+    told = run("lint", "train.ipynb")
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith("keras-mpseq: 'train.ipynb' is a notebook, and lint reads Python files. Call ")
+
+
 # --- check ------------------------------------------------------------------------------------------
 
 
@@ -234,7 +241,8 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]
 
     def check(target: object, **options: Any) -> Report:
         calls.append((target, options))
-        found = [Finding.of(code, "it", class_name="Batches", confidence="proved") for code in ("SEQ604", "SEQ409")]
+        codes = {"SEQ604", "SEQ409"} & set(options["select"])
+        found = [Finding.of(code, "it", class_name="Batches", confidence="proved") for code in sorted(codes)]
         return Report(found, ["seq[0] holds objects"])
 
     monkeypatch.setattr(keras_mpseq.checks, "check", check)
@@ -243,12 +251,20 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]
 
 def test_options_reach_the_check(folder: Path, run: Callable[..., Ran], checked: list[Any]) -> None:
     (folder / "validated.py").write_text("class A:\n    class B: pass\n")
+    (folder / "pyproject.toml").write_text("[tool.keras-mpseq]\nheavy-state-limit = 1000\n")
     sys.modules.pop("validated", None)
     told = run("check", "validated:A.B", "--samples", "3", "--epochs", "1", "--timeout", "9.5", "--lint")
     ((target, options),) = checked
     assert (target.__module__, target.__qualname__) == ("validated", "A.B")
     assert "SEQ409" in options.pop("select")
-    assert options == {"samples": 3, "epochs": 1, "lint": True, "timeout": 9.5}
+    assert options == {
+        "samples": 3,
+        "epochs": 1,
+        "lint": True,
+        "timeout": 9.5,
+        "ignore": [],
+        "heavy_state_limit": 1000,
+    }
     assert told.code == 1
     assert told.out.startswith("Batches: E SEQ409 order-dependent-batch  it (proved)\n")
     assert "SEQ604" not in told.out and "Not verified: seq[0] holds objects.\n" in told.out
@@ -277,6 +293,26 @@ def test_a_bad_target_is_one_sentence(
     told = run("check", *arguments)
     assert (told.code, told.out, checked) == (2, "", [])
     assert told.err.startswith(sentence) and told.err.count("\n") == 1
+
+
+def test_a_module_that_raises_is_the_user_s_mistake(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "raising.py").write_text("import there_is_no_such_module\n")
+    told = run("check", "raising:A")
+    assert (told.code, told.out) == (2, "")
+    sentence = (
+        "keras-mpseq: Importing 'raising' raised ModuleNotFoundError: No module named 'there_is_no_such_module'. "
+    )
+    assert told.err.startswith(sentence) and "raising.py" in told.err
+    assert "keras_mpseq/" not in told.err
+
+
+def test_a_crash_is_told_whatever_is_selected(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "crashing.py").write_text(
+        "import os\nclass A:\n    def __len__(self): return 3\n    def __getitem__(self, index): os._exit(7)\n"
+    )
+    told = run("check", "crashing:A", "--select", "SEQ4")
+    assert told.code == 1
+    assert told.out.startswith("crashing.py:4: E SEQ501 bad-return  seq[0] ends its process (exit code 7) (proved)\n")
 
 
 # --- explain and rules ------------------------------------------------------------------------------

@@ -29,9 +29,6 @@ from keras_mpseq.errors import PayloadError
 from keras_mpseq.local import Safe
 from keras_mpseq.payload import Packed, pack, unsendable
 
-HEAVY = 64 << 20
-"""Bytes from which an attribute is too heavy to be pickled for every worker."""
-
 
 @dataclass(slots=True, kw_only=True)
 class Parts:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keras_mpseq.reporting import Results
 
 BAD_CALL = 2
-"""Exit code of a mistake in the call."""
+"""Exit code of a mistake in the call, and of what nobody foresaw: never that of findings."""
 
 
 class Parser(argparse.ArgumentParser):
