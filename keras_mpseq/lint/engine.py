@@ -23,6 +23,7 @@ from keras_mpseq.lint import (
 from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.files import Source, UnreadableError, discover, module_name, read
 from keras_mpseq.lint.hierarchy import Hierarchy
+from keras_mpseq.lint.jobs import jobs
 from keras_mpseq.lint.model import Class, Module
 from keras_mpseq.lint.project import Project
 from keras_mpseq.lint.report import Report
@@ -49,6 +50,7 @@ DETECTORS = (
     detect_contract.detect,
     detect_code.detect,
 )
+OF_JOBS = (detect_state.detect, detect_worker.detect, detect_code.detect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def _run(
         _look_at(cls, analysis, report, linted)
     for module in project.parsed():
         _guarded(module, analysis, report)
+        _look_at_jobs(module, analysis, report, linted)
     failures += [(source.path, error) for source, error in project.failures]
     for path, error in failures:
         site = Site(path, error.line, error.column, error.line, error.column + 1, "")
@@ -178,11 +181,26 @@ def _look_at(cls: Class, analysis: Analysis, report: Report, linted: Linted) -> 
         site = cls.module.site(cls.node)
         report.add("SEQ000", site, f"class {cls.name} is nested too deeply to be followed", cls=cls.name)
         return
+    _not_followed(view, linted)
+
+
+def _not_followed(view: View, linted: Linted) -> None:
     seen = {(u.path, u.line, u.call) for u in linted.unresolved}
     for place, text in view.unresolved:
         if (place.path, place.line, text) not in seen:
             seen.add((place.path, place.line, text))
-            linted.unresolved.append(Unresolved(place.path, place.line, text, cls.name))
+            linted.unresolved.append(Unresolved(place.path, place.line, text, view.cls.name))
+
+
+def _look_at_jobs(module: Module, analysis: Analysis, report: Report, linted: Linted) -> None:
+    """Report what is wrong with functions that our workers run."""
+    try:
+        for view in jobs(module, analysis):
+            for detect in OF_JOBS:
+                detect(view, report)
+            _not_followed(view, linted)
+    except RecursionError:
+        report.add("SEQ000", Site(module.path, 1, 1, 1, 2, ""), "the file is nested too deeply to be followed")
 
 
 def _guarded(module: Module, analysis: Analysis, report: Report) -> None:

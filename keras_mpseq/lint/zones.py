@@ -102,6 +102,11 @@ class View:
             self.parent_reads.setdefault(attr, set()).add(method.name)
 
     @property
+    def is_safe(self) -> bool:
+        """Whether our workers, which seed the global generators for each batch, are the only ones to build it."""
+        return is_safe(self.analysis, self.cls)
+
+    @property
     def index(self) -> str:
         """The name of the index that `__getitem__` takes."""
         return self.analysis.index_name(self.getitem) if self.getitem else ""
@@ -127,6 +132,11 @@ class View:
             return None
         found = self.analysis.hierarchy.body(self.cls, attr)
         return found[0] if found else None
+
+
+def is_safe(analysis: Analysis, cls: Class) -> bool:
+    """Tell whether a class derives from `SafeSequence`, so that our own workers build its batches."""
+    return bool(analysis.hierarchy.outside(cls) & analysis.project.tables.sets["sequence.safe"])
 
 
 def own_effects(summary: Summary, receiver: str) -> Iterator[Effect]:
