@@ -16,6 +16,7 @@ import pytest
 from keras_mpseq import BatchedSequence, check
 from keras_mpseq.checks.reach import UserCode
 from keras_mpseq.checks.report import Report
+from keras_mpseq.findings import Finding
 from tests import ended
 
 
@@ -106,3 +107,16 @@ def test_code_made_by_a_library_is_not_the_user_s() -> None:
 
     code = UserCode()
     assert [code.owns_frame(frame(file)) for file in (None, __file__, np.__file__)] == [True, True, False]
+
+
+def test_a_report_is_coloured_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report([Finding.of("SEQ205", "it")])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = []
+    for variables in ({}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}):
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        shown.append("\x1b[" in str(report))
+    assert shown == [True, False, True]

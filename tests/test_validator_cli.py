@@ -219,6 +219,49 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[\n", "")
 
 
+LIBRARY_USER = """\
+import lib
+import numpy as np
+from keras.utils import PyDataset
+
+
+class Fed(lib.Feeder):
+    def __init__(self, x):
+        self.x, self.connection = x, lib.connect()
+
+    def __getitem__(self, index):
+        return self.x[index] + np.random.rand(3) + lib.draw()
+
+
+class Batches(PyDataset):
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return lib.scaled(self.x[index]) + np.random.rand(3)
+"""
+
+
+def test_settings_count_for_fixes_which_are_done_at_once(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "pyproject.toml").write_text(
+        '[tool.keras-mpseq]\nextra-bases = ["lib.Feeder"]\n'
+        'decls = {"lib.draw" = "rng", "lib.connect" = "resource", "lib.scaled" = "pure"}\n'
+    )
+    (folder / "data.py").write_text(LIBRARY_USER)
+    first = run("lint", "--fix", "--output-format", "concise")
+    fixed = (folder / "data.py").read_text()
+    fed, batches = fixed.split("class Batches")
+    # A base that is only known by name is not changed: nobody knows what it does.
+    assert "np.random.rand(3) + lib.draw()" in fed and "class Fed(lib.Feeder)" in fed
+    assert "super().__init__(**kwargs)" in batches and "rng.random(3)" in batches
+    assert [line.split()[2] for line in first.out.splitlines()[:-1]] == ["SEQ303", "SEQ401", "SEQ402"]
+    assert run("lint", "--fix", "--output-format", "concise") == Ran(1, first.out, "")
+    assert run("lint", "--diff").out == "" and (folder / "data.py").read_text() == fixed
+
+
 def test_a_notebook_is_not_taken_for_a_program(folder: Path, run: Callable[..., Ran]) -> None:
     (folder / "train.ipynb").write_text('{"cells": []}')
     told = run("lint", "train.ipynb")
