@@ -40,6 +40,11 @@ class HangsWhenLoaded(Rows):
         wait_for_ever()  # SEQ101
 
 
+class HasNoState(Rows):
+    def __getstate__(self) -> Any:
+        raise ValueError("no state")
+
+
 class HangsWhenStopped(Rows):
     def on_worker_stop(self) -> None:
         wait_for_ever()  # SEQ306: it waits in a module of threads

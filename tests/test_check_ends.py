@@ -61,6 +61,15 @@ def test_what_is_ignored_by_name_is_still_unverified() -> None:
     assert report.unverified == ["The sequence could not be loaded in another process: no batch was built"]
 
 
+@pytest.mark.parametrize("make", [ended.HasNoState, ended.HasNoState()], ids=["factory", "sequence"])
+def test_what_cannot_be_sent_at_all_is_told(make: Any) -> None:
+    report = check(make, select="SEQ1", samples=1, epochs=1)
+    (found,) = report.findings
+    assert (found.code, found.severity) == ("SEQ101", "error")
+    assert "HasNoState: ValueError: no state" in found.message
+    assert "self (tests.ended.HasNoState) could not be sent to another process" in report.unverified
+
+
 def test_batches_that_take_long_do_not_hang() -> None:
     report = check(ended.TakesLong(), timeout=1.0, samples=2)
     assert report.findings == [], str(report)
