@@ -105,6 +105,8 @@ class Listener:
         if not isinstance(path, (str, bytes)) or name.endswith(_CODE) or name.startswith("/dev/"):
             return
         frame = sys._getframe(2)
+        if os.path.isdir(name):  # `tempfile` names the folder of a file that gets its name, if any, only then.
+            return
         writes = any(letter in mode for letter in "wax+") if mode else bool(flags & _WRITING)
         self.note("write" if writes else "read", os.path.abspath(name), frame)
 
