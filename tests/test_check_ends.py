@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from keras_mpseq import BatchedSequence, check
-from keras_mpseq.checks.reach import UserCode
 from keras_mpseq.checks.report import Report
 from keras_mpseq.findings import Finding
+from keras_mpseq.state.reach import UserCode
 from tests import ended
 
 

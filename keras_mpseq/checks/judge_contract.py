@@ -7,11 +7,11 @@ from pathlib import Path
 
 from keras_mpseq.checks.lab import LoadingError
 from keras_mpseq.checks.plan import Evidence
-from keras_mpseq.checks.reach import UserCode
 from keras_mpseq.checks.records import Call, Leaf, Place
 from keras_mpseq.checks.verdicts import batches, found
 from keras_mpseq.errors import describe_exit
 from keras_mpseq.findings import Finding
+from keras_mpseq.state.reach import UserCode
 
 _LONGEST_BATCH = 3
 """Inputs, targets, weights."""

@@ -13,12 +13,13 @@ import time
 import types
 import uuid
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_mpseq.checks.reach import UserCode
 from keras_mpseq.checks.records import NUMPY, PYTHON, Event, Place
+from keras_mpseq.state.reach import UserCode
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 _EVENTS = {
@@ -105,7 +106,7 @@ class Listener:
         if not isinstance(path, (str, bytes)) or name.endswith(_CODE) or name.startswith("/dev/"):
             return
         frame = sys._getframe(2)
-        if os.path.isdir(name):  # `tempfile` names the folder of a file that gets its name, if any, only then.
+        if Path(name).is_dir():  # `tempfile` names the folder of a file that gets its name, if any, only then.
             return
         writes = any(letter in mode for letter in "wax+") if mode else bool(flags & _WRITING)
         self.note("write" if writes else "read", os.path.abspath(name), frame)

@@ -21,7 +21,7 @@ from keras_mpseq.lint.values import NOTHING, Bound, Root, Value, join
 DEEPEST = 24
 """Calls inside calls; what lies deeper is counted as not followed."""
 MOST_CONTEXTS = 10
-"""Ways in which one function is followed before constants are no longer told apart."""
+"""Ways in which one function of one class is followed before constants are no longer told apart."""
 ARRAY_USES = frozenset({"shape", "ndim", "astype", "dtype", "reshape", "copy", "mean", "std", "max", "min", "sum", "T"})
 
 Context = tuple[Function, frozenset[tuple[str, Value]]]
@@ -63,10 +63,12 @@ class Analysis:
         """The sequence classes of the project."""
         self.too_deep: dict[Function, None] = {}
         """Functions whose statements are nested too deeply to be followed."""
+        self.wrapped: dict[tuple[str, str], bool] = {}
+        """Whether a class of the project has a method of that name with an argument of that name."""
         self._summaries: dict[Context, Summary] = {}
         self._made: list[Context] = []
         """The keys of the summaries, oldest first."""
-        self._contexts: dict[Function, int] = {}
+        self._contexts: dict[tuple[Function, frozenset[Class]], int] = {}
         self._running: dict[Context, Summary] = {}
         self._recursive: set[Context] = set()
         self._members: dict[Class, Members] = {}
@@ -164,7 +166,8 @@ class Analysis:
             return self._running[context]
         if len(self._running) >= DEEPEST:
             return None
-        self._contexts[function] = self._contexts.get(function, 0) + 1
+        family = self._family(function, arguments)
+        self._contexts[family] = self._contexts.get(family, 0) + 1
         self._running[context] = Summary()
         try:
             summary = self._follow(context)
@@ -187,8 +190,14 @@ class Analysis:
             self.too_deep[function] = None
             return Summary(reached={function: ()})
 
+    @staticmethod
+    def _family(function: Function, arguments: dict[str, Value]) -> tuple[Function, frozenset[Class]]:
+        """Return the function and whose it is, so that many classes do not make constants unknown to each."""
+        first = arguments.get(function.params[0], NOTHING) if function.params else NOTHING
+        return function, first.instances
+
     def _context(self, function: Function, arguments: dict[str, Value]) -> Context:
-        detailed = self._contexts.get(function, 0) < MOST_CONTEXTS
+        detailed = self._contexts.get(self._family(function, arguments), 0) < MOST_CONTEXTS
         found = []
         for name, value in arguments.items():
             known = reduced(name, value, detailed)

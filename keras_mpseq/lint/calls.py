@@ -6,8 +6,8 @@ import ast
 
 from keras_mpseq.lint.frame import Frame
 from keras_mpseq.lint.model import Class, Function, dotted_of
-from keras_mpseq.lint.outside import CONTAINERS, OPENED, Call, outside
-from keras_mpseq.lint.values import NOTHING, Bound, Root, Taint, Value, constant, derived, join_all
+from keras_mpseq.lint.outside import Call, outside
+from keras_mpseq.lint.values import CONTAINERS, NOTHING, OPENED, Bound, Root, Taint, Value, constant, derived, join_all
 
 
 class Calls(Frame):
@@ -115,9 +115,17 @@ class Calls(Frame):
             self.record("framework", text or ast_text(call.node.func), call.node)
             results.append(NOTHING)
         if not results:
-            self.hand_over(call, followed=False, text=text or ast_text(call.node.func))
-            return derived(callee, *call.values)
+            drawn = self.augmented(call, text or ast_text(call.node.func))
+            self.hand_over(call, followed=bool(drawn), text=text or ast_text(call.node.func))
+            return derived(callee, Value(taints=drawn), *call.values)
         return join_all(*results)
+
+    def augmented(self, call: Call, text: str) -> frozenset[Taint]:
+        """Remember a call of something unknown that looks as pipelines of albumentations are called."""
+        if not _looks_augmenting(call, text, self.tables.sets["random.augmented"]):
+            return frozenset()
+        self.record("draw", text, call.node, flags=("augmenter", "likely"))
+        return frozenset({Taint("random", text)})
 
     def construct(self, cls: Class, call: Call) -> Value:
         """Make an instance: what `__init__` does to it concerns nobody else."""
@@ -228,6 +236,12 @@ class Calls(Frame):
             flags.add("shuffle")
         self.write(held_roots(target), how, where, value, *flags)
 
+    def touch(self, node: ast.expr, taints: frozenset[Taint]) -> None:
+        """Remember what a variable depends on, after its object was changed in place."""
+        if isinstance(node, ast.Name) and node.id in self.env:
+            before = self.env[node.id]
+            self.env[node.id] = before._replace(taints=before.taints | taints)
+
     def window(self, lower: ast.expr, upper: ast.expr, node: ast.AST) -> None:
         """Rows `i` to `i + n`, of which each function knows only whether `i` is its bare parameter."""
         end = self.function.sole_value(upper.id) if isinstance(upper, ast.Name) else upper
@@ -242,7 +256,8 @@ class Calls(Frame):
     def iterated(self, value: Value, node: ast.AST) -> Value:
         """Return an item of something that is looped over."""
         taints = value.taints
-        if "set" in value.kinds and "dict" not in value.kinds:
+        if "set" in value.kinds and not value.kinds & {"dict", "int"}:
+            # Whole numbers are their own hashes, and lie in the same order in every process.
             taints |= {Taint("unordered", "set", self.site(node))}
         if value.items is not None and "zip" in value.kinds:
             return Value(kinds=frozenset({"tuple"}), taints=taints, items=value.items)
@@ -297,6 +312,13 @@ def ast_text(node: ast.AST) -> str:
     text = dotted_of(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
     text = text or ast.unparse(node)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _looks_augmenting(call: Call, text: str, names: frozenset[str]) -> bool:
+    """Tell whether something is called as the pipelines of albumentations are: `self.augment(image=x)`."""
+    called = text.rpartition(".")[2].lower()
+    telling = "aug" in called or "transform" in called or "random" in called
+    return telling and not call.args and "image" in call.kwargs and call.kwargs.keys() <= names
 
 
 def _is_super(node: ast.Call) -> bool:

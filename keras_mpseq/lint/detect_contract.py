@@ -62,9 +62,17 @@ def _index_ignored(view: View, report: Report, getitem: Function) -> None:
     if not name or _length(view) == 1:
         return
     used = any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(getitem.node))
-    if not used:
+    if not used and not _is_constant(getitem):
         message = f"{getitem.qualname} never reads {name}, so that a batch has nothing to do with its index"
         report.add("SEQ408", head(getitem), message, cls=view.cls.name)
+
+
+def _is_constant(getitem: Function) -> bool:
+    """Tell whether a method does nothing but return members or literals: a dummy, whose batches are to be alike."""
+    match [s for s in getitem.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]:
+        case [ast.Return(value=ast.Attribute() | ast.Tuple() | ast.Constant() | ast.List() as value)]:
+            return not any(isinstance(node, (ast.Call, ast.Subscript)) for node in ast.walk(value))
+    return False
 
 
 def head(function: Function) -> Site:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 
 from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.model import Class, Module, dotted_of
 from keras_mpseq.lint.report import Report
-from keras_mpseq.lint.zones import is_safe
+
+LEGACY = re.compile(r"^\s*(?:import|from)\s+tf_keras\b|TF_USE_LEGACY_KERAS", re.MULTILINE)
+"""Says that Keras 2 is meant, in a file that may name Keras in other words as well."""
 
 
 def detect(module: Module, analysis: Analysis, report: Report) -> None:
@@ -22,7 +25,7 @@ def detect(module: Module, analysis: Analysis, report: Report) -> None:
 def _entry_points(module: Module, sequences: Sequence[Class], analysis: Analysis, report: Report) -> None:
     """Calls that would run again in every worker that imports this file anew."""
     # Our own workers import no script.
-    sequences = [cls for cls in sequences if not is_safe(analysis, cls)]
+    sequences = [cls for cls in sequences if not analysis.hierarchy.is_own(cls)]
     names = {cls.name for cls in sequences if cls.scope is module.scope}
     made = {
         target.id
@@ -91,8 +94,7 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
         return
     if "keras" not in module.source and "tensorflow" not in module.source:
         return
-    if "tf_keras" in module.source:
-        # Keras 2 under its new name, which still has these arguments.
+    if _is_legacy(module, analysis):
         return
     for node in ast.walk(module.tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
@@ -105,6 +107,8 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
             continue
         for keyword in node.keywords:
             if keyword.arg in tables.sets["effects.fit_arguments"] and _is_keras(node, keyword.arg):
+                if _is_wrapped(analysis, node.func.attr, keyword.arg) and not _is_model(node.func.value):
+                    continue
                 message = f"{node.func.attr}() of Keras 3 has no argument {keyword.arg}"
                 report.add("SEQ506", module.site(keyword, _around(module, node)), message)
                 break
@@ -115,6 +119,31 @@ def _is_keras(node: ast.Call, argument: str) -> bool:
     others = {keyword.arg for keyword in node.keywords}
     telling = {"epochs", "validation_data", "callbacks", "steps_per_epoch", "steps"}
     return argument != "workers" or bool(others & telling)
+
+
+def _is_legacy(module: Module, analysis: Analysis) -> bool:
+    """Tell whether a module, or one that it imports, uses Keras 2 under its new name, which has these arguments."""
+    if LEGACY.search(module.source):
+        return True
+    project = analysis.project
+    imported = {dotted for several in module.scope.imports.values() for dotted in several}
+    found = {project.find(name, module) for dotted in imported for name in (dotted, dotted.rpartition(".")[0]) if name}
+    return any(LEGACY.search(project.sources[name].text) for name in found if name is not None)
+
+
+def _is_wrapped(analysis: Analysis, method: str, argument: str) -> bool:
+    """Tell whether a class of the project has a method of that name which takes the argument itself."""
+    key = method, argument
+    if key not in analysis.wrapped:
+        found = (cls.methods.get(method) for module in analysis.project.parsed() for cls in module.all_classes)
+        analysis.wrapped[key] = any(f is not None and argument in f.keyword_names() for f in found)
+    return analysis.wrapped[key]
+
+
+def _is_model(node: ast.expr) -> bool:
+    """Tell whether an object is called a model, as that of Keras is when others wrap it."""
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name.lower().endswith("model")
 
 
 def _around(module: Module, node: ast.AST) -> str:

@@ -76,7 +76,8 @@ def _draw(view: View, report: Report, effect: Effect) -> None:
         message += ", which only our own workers make safe"
         report.at(code, effect, message, view.cls.name, severity="info", why=ONLY_OURS)
     else:
-        report.at(code, effect, message, view.cls.name)
+        confidence = "likely" if "likely" in effect.flags else "certain"
+        report.at(code, effect, message, view.cls.name, confidence=confidence)
 
 
 def _generator(view: View, report: Report, effect: Effect) -> None:

@@ -37,6 +37,8 @@ MARKS = (
     "PyDataset",
     "keras_mpseq",
     "TimeseriesGenerator",
+    "preprocessing.image",
+    "keras_preprocessing",
     "max_queue_size",
     "use_multiprocessing",
     "workers=",

@@ -98,7 +98,8 @@ class Frame:
             flags.add("loop")
         if self.in_finally:
             flags.add("finally")
-        if effect.root is not None and self.is_memo(effect.root):
+        # What takes something away fills no gap.
+        if effect.root is not None and "del" not in flags and self.is_memo(effect.root):
             flags.add("memo")
         key = (effect.kind, effect.detail, effect.site, effect.root, "memo" in flags)
         if key not in self.effects and len(self.effects) < MOST_EFFECTS:

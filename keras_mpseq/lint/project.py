@@ -169,7 +169,8 @@ class Project:
         if found is not None:
             target = self.module(found)
             return NOTHING if target is None else self.lookup(target, name)
-        if name in self.tables.sets["sequence.names"] and "keras" in star:
+        base = plain(f"{star}.{name}") in self.tables.lists["sequence.bases"]
+        if base or (name in self.tables.sets["sequence.names"] and "keras" in star):
             return Value(refs=frozenset({plain(f"{star}.{name}")}))
         return NOTHING
 

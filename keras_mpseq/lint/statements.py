@@ -88,7 +88,9 @@ class Statements(Assignments):
         if ends[0] != ends[1]:
             # An early way out makes the other outcome certain for what follows.
             self.env = envs[0] if ends[1] else envs[1]
-            self.memo.append(self._guard(node.test, not ends[0], rest))
+            if not isinstance((node.orelse if ends[1] else node.body)[-1], ast.Raise):
+                # What is stored behind `if self.ended: raise` is no cache: the next call does not use it, but fails.
+                self.memo.append(self._guard(node.test, not ends[0], rest))
         else:
             self.env = join_env(*envs)
         return all(ends)

@@ -36,7 +36,8 @@ class Effect(NamedTuple):
     flags: frozenset[str] = frozenset()
     """`rebind`, `item`, `del`, `cell`: how it writes; `shuffle` if by that. `aug`, `alias`, `view`: through what.
     `maybe`: only if the argument is an array. `memo`: only where the value was missing. `scratch`: to what this very
-    call has made. `loop`, `finally`: where it stands. `kind:rng` and the like: what its object is."""
+    call has made. `loop`, `finally`: where it stands. `kind:rng` and the like: what its object is. `likely`: told by
+    how a call looks."""
     chain: tuple[Hop, ...] = ()
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from keras_mpseq.lint.model import Class, Function
 
+OPENED = frozenset({"array-file", "database", "file", "session", "memmap"})
+CONTAINERS = frozenset({"list", "tuple", "dict", "set"})
 ALIASING = frozenset({"view", "weak", "element", "fresh", "scratch"})
 """How a value was reached, which is no property of it: dropped when it is stored."""
 
@@ -166,6 +168,14 @@ def _seen_by_caller(root: Root, arguments: dict[str, Value]) -> frozenset[Root] 
     return {deeper(r, root.attr) for r in argument.roots} if root.attr else argument.roots
 
 
+def is_handle(value: Value) -> bool:
+    """Tell whether a value is a handle itself, not a container of some.
+
+    What its `get` gives is none: the number of frames in a video, a setting of a connection.
+    """
+    return bool(value.kinds & OPENED) and not value.kinds & CONTAINERS
+
+
 def substitute(value: Value, arguments: dict[str, Value]) -> Value:
     """Return a value of a callee as the caller sees it: its parameters are the caller's arguments."""
     if not value.roots and not value.taints and value.items is None:
@@ -173,7 +183,10 @@ def substitute(value: Value, arguments: dict[str, Value]) -> Value:
     extra = NOTHING
     for root in value.roots:
         if root.kind in ("param", "free") and not root.attr:
-            extra = join(extra, arguments.get(root.name, NOTHING))
+            given = arguments.get(root.name, NOTHING)
+            if "asked" in value.kinds and is_handle(given):
+                return value._replace(roots=frozenset(), taints=taints_of(value.taints, arguments))
+            extra = join(extra, given)
     roots = frozenset(roots_of(value.roots, arguments))
     items = None if value.items is None else tuple(substitute(item, arguments) for item in value.items)
     result = value._replace(roots=roots, taints=taints_of(value.taints, arguments), items=items)

@@ -15,7 +15,8 @@ from keras_mpseq.lint.model import Class, Function
 from keras_mpseq.lint.summary import Effect, Hop, Summary
 from keras_mpseq.lint.values import Root, Site, Taint, Value
 
-WORKER_ENTRIES = ("__getitem__", "__iter__")
+WORKER_ENTRIES = ("__getitem__", "__iter__", "_get_batches_of_transformed_samples")
+"""The last is what `__getitem__` of Keras's image iterators calls."""
 
 
 class View:
@@ -104,7 +105,7 @@ class View:
     @property
     def is_safe(self) -> bool:
         """Whether our workers, which seed the global generators for each batch, are the only ones to build it."""
-        return is_safe(self.analysis, self.cls)
+        return self.analysis.hierarchy.is_own(self.cls)
 
     @property
     def index(self) -> str:
@@ -132,11 +133,6 @@ class View:
             return None
         found = self.analysis.hierarchy.body(self.cls, attr)
         return found[0] if found else None
-
-
-def is_safe(analysis: Analysis, cls: Class) -> bool:
-    """Tell whether a class derives from `SafeSequence`, so that our own workers build its batches."""
-    return bool(analysis.hierarchy.outside(cls) & analysis.project.tables.sets["sequence.safe"])
 
 
 def own_effects(summary: Summary, receiver: str) -> Iterator[Effect]:
