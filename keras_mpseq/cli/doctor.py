@@ -6,7 +6,8 @@ import argparse
 import io
 from typing import Any
 
-from keras_mpseq.cli.arguments import Commands, coloured, write
+from keras_mpseq.cli.arguments import Commands, write
+from keras_mpseq.reporting import coloured
 
 _WIDTH = 110
 
