@@ -17,7 +17,7 @@ from keras_mpseq import inputs
 from keras_mpseq.backend import Ended, Said
 from keras_mpseq.deadlines import Deadlines, start_limit
 from keras_mpseq.delivery import Delivery
-from keras_mpseq.errors import MpseqError, load_error, scarce
+from keras_mpseq.errors import MpseqError, describe_exit, load_error, scarce
 from keras_mpseq.ledger import WorkerState
 from keras_mpseq.local import close_resources
 from keras_mpseq.local_backend import LocalBackend
@@ -392,7 +392,24 @@ class Engine:
         self._resources.close()
 
     def _close_backend(self) -> None:
+        # Of the others nobody waits for what they build, or their error has been told.
+        silent = {worker for worker in self._alive if self._is_idle(worker)}
         for happening in self.backend.close(_PATIENCE_S):
             match happening:
                 case Said(worker, Stopped(data)):
+                    silent.discard(worker)
                     self._hear_stopped(worker, data)
+                case Ended(worker, status, _) if worker in silent:
+                    silent.discard(worker)
+                    name, _ = describe_exit(status)
+                    log.warning("Worker %d did not stop in good order: it died (%s).", worker, name)
+        for worker in sorted(silent):
+            log.warning(
+                "Worker %d did not stop in good order: it was killed because it took longer than %g s.",
+                worker,
+                _PATIENCE_S,
+            )
+
+    def _is_idle(self, worker: int) -> bool:
+        starts = self._scheduler.state(worker) is WorkerState.STARTING
+        return not starts and worker not in self._unfit and self._scheduler.current(worker) is None

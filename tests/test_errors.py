@@ -449,7 +449,7 @@ def test_a_crash_shows_its_stack_without_the_list_of_modules(what: Callable[[], 
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("fault", ["os._exit", "SIGKILL", "SIGSEGV", "hang"])
+@pytest.mark.parametrize("fault", ["os._exit(0)", "SIGKILL", "SIGSEGV", "hang"])
 def test_a_death_that_does_not_come_again_costs_nothing(fault: str, launcher: str, tmp_path: Path) -> None:
     sequence = Does(FAULTS[fault], at=(0, 3, 4, 7), once_in=tmp_path)
     timeout = 0.5 if fault == "hang" else None
@@ -462,14 +462,14 @@ def test_a_death_that_does_not_come_again_costs_nothing(fault: str, launcher: st
 
 @pytest.mark.parametrize("attempts", [1, 2, 3])
 def test_as_many_attempts_as_asked_for(attempts: int) -> None:
-    error = error_of(Does(FAULTS["os._exit"]), attempts=attempts)
+    error = error_of(Does(FAULTS["os._exit(0)"]), attempts=attempts)
     assert f"while building batch {AT}, attempt {attempts} of {attempts} (" in str(error)
     assert error.attempt == attempts
 
 
 def test_other_batches_are_not_blamed_for_a_death(tmp_path: Path) -> None:
     """Each batch kills its worker once; with one death allowed for each, all are built."""
-    sequence = Does(FAULTS["os._exit"], at=tuple(range(BATCHES)), once_in=tmp_path)
+    sequence = Does(FAULTS["os._exit(0)"], at=tuple(range(BATCHES)), once_in=tmp_path)
     with Loader(sequence, workers=2) as loader:
         assert values(loader) == list(range(BATCHES))
         assert loader.stats().restarts == BATCHES
@@ -789,7 +789,7 @@ def test_skipped_batches_are_counted_and_named(workers: int, caplog: pytest.LogC
     ]
 
 
-@pytest.mark.parametrize("fault", ["os._exit", "SIGSEGV", "hang"])
+@pytest.mark.parametrize("fault", ["os._exit(0)", "SIGSEGV", "hang"])
 def test_batches_that_cost_their_worker_are_skipped(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     sequence = Does(FAULTS[fault], at=(2, 5))
     timeout = 0.5 if fault == "hang" else None
