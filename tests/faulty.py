@@ -13,10 +13,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from keras_mpseq import SafeSequence, per_worker
 from keras_mpseq.channel import Channel
@@ -227,7 +229,7 @@ class Faulty(SafeSequence):
 def go_wrong(marker: str | Path, phase: str, fault: str) -> None:
     """Put a fault on: unpickle, update, start, build, epoch begin, epoch end, getitem, encode, reply, close or stop."""
     Path(f"{marker}.new").write_text(f"{phase}|{fault}")
-    os.replace(f"{marker}.new", marker)  # In one step: a worker may be looking.
+    Path(f"{marker}.new").replace(marker)  # In one step: a worker may be looking.
 
 
 def go_right(marker: str | Path) -> None:
@@ -376,3 +378,94 @@ class SlowAfterFast:
 
 def none(index: int) -> Any:
     raise ValueError("none")
+
+
+# --- what happens to processes around a pool --------------------------------------------------------
+
+
+def _children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "keras_mpseq.process" in " ".join(child.cmdline())]
+
+
+def template() -> psutil.Process:
+    """Return the template of the only pool of this process."""
+    [child] = _children()
+    return child
+
+
+def kill_template() -> None:
+    """Kill it, and wait for its end without taking its status away from the pool."""
+    found = template()
+    workers = found.children()
+    found.kill()
+    os.waitid(os.P_PID, found.pid, os.WEXITED | os.WNOWAIT)
+    psutil.wait_procs(workers, 5.0)
+
+
+def kill_tracker() -> None:
+    """Kill the resource tracker of multiprocessing, which is the user's: we have none."""
+    resource_tracker.ensure_running()
+    pid = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for process in psutil.Process().children(recursive=True):
+        assert "resource_tracker" not in " ".join(process.cmdline()), process
+
+
+def fork() -> None:
+    """Let the user's code fork, and wait for the end of what it forked."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+class Around(Faulty):
+    """Something happens to the processes before the second epoch begins, or once while a worker starts.
+
+    Args:
+        act: Its name in ACTS.
+        marker: As for Faulty.
+    """
+
+    def __init__(self, act: str, marker: Path) -> None:
+        super().__init__(marker)
+        self.act = act
+
+    def on_epoch_begin(self) -> None:
+        if self.epoch == 1:
+            ACTS[self.act](self)
+
+    def on_epoch_end(self) -> None:
+        if self.epoch == 1 and self.act == "template stopped, and continued after the epoch":
+            template().resume()
+
+    def on_worker_start(self, worker: int) -> None:
+        what = {"template killed while": signal.SIGKILL, "template stopped while": signal.SIGSTOP}
+        number = what.get(self.act.removesuffix(" it starts a worker"))
+        if number and once(f"{self.marker}.once"):
+            os.kill(os.getppid(), number)
+            hang()
+
+    def load_again(self) -> None:
+        go_wrong(self.marker, "unpickle", "SIGKILL")
+        kill_template()
+
+    def stop_and_kill(self) -> None:
+        found = template()
+        found.suspend()
+        for worker in found.children():
+            worker.kill()
+
+
+ACTS: dict[str, Callable[[Around], object]] = {
+    "template killed": lambda _: kill_template(),
+    "template killed while it starts a worker": lambda _: None,
+    "template killed, and the next one while it loads": Around.load_again,
+    "template stopped": lambda _: template().suspend(),
+    "template stopped, and continued after the epoch": lambda _: template().suspend(),
+    "template stopped while it starts a worker": lambda _: None,
+    "template stopped, and its workers killed": Around.stop_and_kill,
+    "resource tracker killed": lambda _: kill_tracker(),
+    "os.fork() by the user": lambda _: fork(),
+}

@@ -81,9 +81,9 @@ class Cell(NamedTuple):
 
 
 def phases_of(fault: str) -> tuple[str, ...]:
-    """Return the phases in which a fault is played here. What ends the training process is played in tests.faults.ends."""
+    """Return the phases in which a fault is played here; what ends the training process is in tests.faults.ends."""
     if fault in PIPE:
-        return ("unpickle", "start", "getitem")
+        return ("unpickle", "getitem", "start")
     return tuple(phase for phase in PHASES if fault in RAISED or phase not in HOOKS)
 
 
