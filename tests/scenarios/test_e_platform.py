@@ -28,7 +28,7 @@ from tests.test_parent_ends import LIGHT
 
 # E3: test_headline_spawnlambda.
 # E8: test_a06_a_slow_batch_is_waited_for, where one process waits for what only another can build.
-# E9: test_large_batches_are_not_copied_on_their_way, test_a_small_change_sends_little.
+# E9: test_large_batches_are_not_copied_on_their_way, test_b06_large_arrays_are_not_copied_for_each_worker.
 # E10: test_elements_come_in_order_in_every_pass, test_each_partition_is_run_by_one_worker.
 # E11: test_a_deleted_dataset, test_a_forked_process_that_iterates_is_told_so.
 # E13: test_threads_may_share_a_loader, test_threads_may_share_an_iterator_of_tf_data.
