@@ -84,7 +84,8 @@ def abort() -> None:
 def overflow() -> None:
     """Let C code call itself until the stack is used up: Python's own limit sees nothing of it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).regcomp(ctypes.create_string_buffer(256), b"(" * 10_000_000, 1)
+    resource.setrlimit(resource.RLIMIT_STACK, (1 << 23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    ctypes.CDLL(None).regcomp(ctypes.create_string_buffer(256), b"(" * 500_000, 1)
 
 
 def raise_one(error: BaseException) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import ends, page
-from tests.faults.entries import ENTRIES, warm_up
+from tests.faults.entries import ENTRIES, warmed_up
 from tests.faults.matrix import FAULTS, LAUNCHERS, PHASES, Player, phases_of
 from tests.faults.nursery import Nursery
 from tests.faulty import ACTS
@@ -19,9 +19,10 @@ SAID = page.read()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm_tensorflow() -> None:
-    """Let TensorFlow open what it opens once, before the leak fixture looks."""
-    warm_up()
+def warm_tensorflow() -> Iterator[None]:
+    """Before the leak fixture looks."""
+    with warmed_up():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.faults import ends, page
-from tests.faults.entries import ENTRIES, warm_up
+from tests.faults.entries import ENTRIES, warmed_up
 from tests.faults.matrix import FAULTS, LAUNCHERS, Player
 from tests.faults.nursery import Nursery
 
@@ -17,8 +17,7 @@ from tests.faults.nursery import Nursery
 def main(write: bool) -> int:
     """Play everything; return the exit status."""
     began, cells, wrong = time.monotonic(), {}, []
-    warm_up()
-    with tempfile.TemporaryDirectory() as folder:
+    with warmed_up(), tempfile.TemporaryDirectory() as folder:
         for fault, entry, launcher in itertools.product(FAULTS, ENTRIES, LAUNCHERS):
             player = Player(entry, launcher, fault, Path(folder) / "marker")
             for cell, text in player.play():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -12,9 +13,9 @@ from random import Random
 
 import keras
 
-from keras_mpseq import deadlines, engine
-from tests.faults.entries import ENTRIES, OfFit, Setting, Told
-from tests.faults.matrix import ENDED, FAULTS, HOOKS, LAUNCHERS, PIPE, RAISED, START_S, Cell
+from keras_mpseq import engine
+from tests.faults.entries import ENTRIES, Entry, OfFit, Setting, Told
+from tests.faults.matrix import ENDED, FAULTS, HOOKS, LAUNCHERS, PIPE, RAISED, START_S, Cell, starts_limited
 from tests.faults.nursery import End, Nursery
 from tests.faulty import ACTS, AT, BATCHES, Around, Faulty, go_right, go_wrong
 
@@ -38,9 +39,13 @@ def act(entry: str, launcher: str, name: str) -> None:
     marker = Path(tempfile.mkdtemp()) / "marker"
     engine._PATIENCE_S = 1.0
     waits = name == "template stopped while it starts a worker"
-    if waits:
-        deadlines.START_S = START_S
     with_fault = ENTRIES[entry](Around(name, marker), Setting(launcher, START_S if waits else None, attempts=2))
+    with starts_limited(template=False) if waits else contextlib.nullcontext():
+        _act(with_fault, marker)
+    with_fault.close()
+
+
+def _act(with_fault: Entry, marker: Path) -> None:
     with_fault.open()
     try:
         came = "both epochs work" if with_fault.epoch(lambda: None) == with_fault.first == WHOLE else "wrong batches"
@@ -49,7 +54,6 @@ def act(entry: str, launcher: str, name: str) -> None:
         go_right(marker)
         works = with_fault.epoch() == WHOLE
         came += f"; {with_fault.again}" if works else "; the next epoch is wrong"
-    with_fault.close()
     say(came)
 
 
@@ -137,14 +141,14 @@ def _signalled(nursery: Nursery, name: str, entry: str, launcher: str, seed: int
     assert (early := child.ended(moment)) is None, early
     if name != "Ctrl-C":
         os.kill(child.pid, number)
-        end = child.ended(30.0)
+        end = child.ended(120.0)
         assert end is not None, f"{name} after {moment:.3f} s does not end it"
         assert (end.status, end.left) == (-number, []), end
         return
     # A terminal sends it to all. TensorFlow swallows one that comes in its Executor.__del__: a user presses again.
     for _ in range(10):
         os.killpg(child.pid, number)
-        if end := child.ended(3.0):
+        if end := child.ended(10.0):
             break
     assert end is not None, f"Ctrl-C after {moment:.3f} s does not end it"
     assert end.status in (-number, 1, 130) and end.left == [], end
@@ -168,7 +172,7 @@ def hooked(nursery: Nursery, cell: Cell) -> str:
     if cell.fault == "hang":
         assert child.said("on"), cell
         os.kill(child.pid, signal.SIGTERM)
-    end = child.ended(30.0)
+    end = child.ended(120.0)
     assert end is not None and not end.left, (cell, end)
     if cell.fault == "SIGSTOP":  # The nursery continues it.
         assert (end.status, end.said) == (0, "on\nboth epochs work\n"), (cell, end)

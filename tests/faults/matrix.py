@@ -138,7 +138,7 @@ class Player:
 
     def play(self) -> Iterator[tuple[Cell, str]]:
         """Yield what came of each cell."""
-        with _impatient():
+        with _impatient(self._fault in STUCK):
             yield from self._play()
             if self._owing:
                 self._works(self._owing, self._entry.epoch())
@@ -161,7 +161,7 @@ class Player:
             self._entry.open()
             self._entry.epoch()
 
-        with self._on(phase, early=phase != "build"):
+        with self._on(phase):
             told = self._error(cell, use)
         then = self._entry.again
         if not self._entry.is_open and not isinstance(self._entry, OfFit):
@@ -178,7 +178,7 @@ class Player:
 
         if not self._entry.is_open:
             self._entry.open()
-        with self._off(early=phase == "update"):
+        with self._off(phase):
             told = self._error(cell, lambda: self._entry.epoch(before))
         self._works(self._owing or cell, self._entry.first)
         return self._checked(cell, told, self._entry.again)
@@ -187,7 +187,7 @@ class Player:
         cell = Cell(*self._key, phase, self._fault)
         if not self._entry.is_open:
             self._entry.open()
-        with logged() as messages, self._off():
+        with logged() as messages, self._off(phase):
             go_wrong(self._marker, phase, self._fault)
             self._works(cell, self._entry.epoch())
             self._entry.close()
@@ -201,20 +201,18 @@ class Player:
         return cell, f"the epoch is whole; {what}"
 
     @contextlib.contextmanager
-    def _off(self, early: bool = False) -> Iterator[None]:
+    def _off(self, phase: str) -> Iterator[None]:
         """Put the fault off in the end."""
-        before = deadlines.START_S
-        if early and self._fault in STUCK:
-            deadlines.START_S = START_S
+        limited = starts_limited(phase == "unpickle") if self._fault in STUCK else contextlib.nullcontext()
         try:
-            yield
+            with limited if phase in ("unpickle", "start", "update") else contextlib.nullcontext():
+                yield
         finally:
-            deadlines.START_S = before
             go_right(self._marker)
 
     @contextlib.contextmanager
-    def _on(self, phase: str, early: bool) -> Iterator[None]:
-        with self._off(early):
+    def _on(self, phase: str) -> Iterator[None]:
+        with self._off(phase):
             go_wrong(self._marker, phase, self._fault)
             yield
 
@@ -254,10 +252,23 @@ class Player:
 
 
 @contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """Wait less for workers that hang when they are to end."""
-    before, engine._PATIENCE_S = engine._PATIENCE_S, 1.0
+def _impatient(stuck: bool) -> Iterator[None]:
+    """Wait less for workers that hang when they are to end, and longer for others: the machine may be busy."""
+    before, engine._PATIENCE_S = engine._PATIENCE_S, 1.0 if stuck else 60.0
     try:
         yield
     finally:
         engine._PATIENCE_S = before
+
+
+@contextlib.contextmanager
+def starts_limited(template: bool) -> Iterator[None]:
+    """Let the start of a worker take no longer than START_S; that of the template only if it is the one that hangs."""
+    before = deadlines.START_S, engine.start_limit
+    deadlines.START_S = START_S
+    if not template:
+        engine.start_limit = lambda timeout: None
+    try:
+        yield
+    finally:
+        deadlines.START_S, engine.start_limit = before

@@ -27,8 +27,8 @@ from keras_mpseq.launcher import child_environment
 
 PATIENCE_S = 10.0
 """For what a child leaves behind to end by itself."""
-_CHILD_S = 60.0
-"""For a child to end; reached only by a hang."""
+_CHILD_S = 120.0
+"""For the nursery to be ready, or a child to end; reached only by a hang."""
 
 
 class End(NamedTuple):
@@ -59,7 +59,7 @@ class Nursery:
             env={**child_environment(1), "TF_CPP_MIN_LOG_LEVEL": "3"},
             cwd=Path(__file__).parents[2],
         )
-        assert self._line(_CHILD_S) == "ready"
+        assert self._line(3 * _CHILD_S) == "ready"
 
     def __enter__(self) -> Nursery:
         return self
