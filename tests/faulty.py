@@ -127,8 +127,8 @@ def write_half() -> None:
 
 FAULTS: dict[str, Callable[[], object]] = {
     "exception": lambda: raise_one(ValueError("broken")),
-    "unpicklable exception": lambda: raise_one(TwoArguments("broken", 2)),
-    "__reduce__ raises": lambda: raise_one(NoReduce("broken")),
+    "exception that does not unpickle": lambda: raise_one(TwoArguments("broken", 2)),
+    "exception that does not pickle": lambda: raise_one(NoReduce("broken")),
     "sys.exit": lambda: sys.exit(3),
     "recursion error": recurse,
     "MemoryError": lambda: bytearray(1 << 60),

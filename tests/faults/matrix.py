@@ -35,8 +35,8 @@ PHASES = {
 }
 RAISED = {
     "exception": "ValueError: broken",
-    "unpicklable exception": "TwoArguments: broken 2",
-    "__reduce__ raises": "NoReduce: broken",
+    "exception that does not unpickle": "TwoArguments: broken 2",
+    "exception that does not pickle": "NoReduce: broken",
     "sys.exit": "SystemExit: 3",
     "recursion error": "RecursionError: maximum recursion depth exceeded",
     "MemoryError": "MemoryError",
@@ -161,7 +161,9 @@ class Player:
             self._entry.open()
             self._entry.epoch()
 
-        with self._on(phase):
+        limited = self._fault in STUCK and phase != "build"
+        with starts_limited(phase == "unpickle") if limited else contextlib.nullcontext(), self._off():
+            go_wrong(self._marker, phase, self._fault)
             told = self._error(cell, use)
         then = self._entry.again
         if not self._entry.is_open and not isinstance(self._entry, OfFit):
@@ -171,14 +173,17 @@ class Player:
 
     def _in_epoch(self, phase: str) -> tuple[Cell, str]:
         cell = Cell(*self._key, phase, self._fault)
+        ending = contextlib.ExitStack()
 
         def before() -> None:
+            if phase == "update" and self._fault in STUCK:  # The workers that are started after this one hang as well.
+                ending.enter_context(starts_limited(template=False))
             go_wrong(self._marker, phase, self._fault)
             self._sequence.version += phase == "update"
 
         if not self._entry.is_open:
             self._entry.open()
-        with self._off(phase):
+        with ending, self._off():
             told = self._error(cell, lambda: self._entry.epoch(before))
         self._works(self._owing or cell, self._entry.first)
         return self._checked(cell, told, self._entry.again)
@@ -187,7 +192,7 @@ class Player:
         cell = Cell(*self._key, phase, self._fault)
         if not self._entry.is_open:
             self._entry.open()
-        with logged() as messages, self._off(phase):
+        with logged() as messages, self._off():
             go_wrong(self._marker, phase, self._fault)
             self._works(cell, self._entry.epoch())
             self._entry.close()
@@ -201,20 +206,12 @@ class Player:
         return cell, f"the epoch is whole; {what}"
 
     @contextlib.contextmanager
-    def _off(self, phase: str) -> Iterator[None]:
+    def _off(self) -> Iterator[None]:
         """Put the fault off in the end."""
-        limited = starts_limited(phase == "unpickle") if self._fault in STUCK else contextlib.nullcontext()
         try:
-            with limited if phase in ("unpickle", "start", "update") else contextlib.nullcontext():
-                yield
+            yield
         finally:
             go_right(self._marker)
-
-    @contextlib.contextmanager
-    def _on(self, phase: str) -> Iterator[None]:
-        with self._off(phase):
-            go_wrong(self._marker, phase, self._fault)
-            yield
 
     def _error(self, cell: Cell, use: Callable[[], object]) -> Told | None:
         try:

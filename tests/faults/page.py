@@ -32,6 +32,9 @@ After each cell no process, thread, descriptor or name in `/dev/shm` is left.
 `hang` and `SIGSTOP` are played with a `timeout`; without one a batch may take for ever.
 In the tables of phases one attempt is allowed, so that a worker that dies once is an error.
 By default another worker builds the batch again.
+
+There is no resource tracker to lose: workers are started without `multiprocessing`, and memory has no name.
+The one that is killed below is the user's own.
 """
 
 
