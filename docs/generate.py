@@ -31,6 +31,8 @@ from keras_mpseq.local import WorkerInfo
 from keras_mpseq.run import Stats
 
 FOLDER = Path(__file__).resolve().parent / "reference"
+_FAULTS = "faults.md"
+"""Written by `python -m tests.faults --write`."""
 _WIDTH = 100
 _NOTE = "<!-- Written by docs/generate.py from the docstrings; change those. -->"
 _SPOKEN = ("__iter__", "__len__")
@@ -119,6 +121,7 @@ def _index() -> Iterator[str]:
             first = _parts(getattr(keras_mpseq, name))[0].partition("\n")[0]
             yield f"| [`{name}`]({page.file}#{name.lower()}) | {first} |"
     yield from ("", "Besides: [the commands](commands.md) and [the rules](rules/index.md) of the validator.")
+    yield f"[Faults]({_FAULTS}): what comes of everything that can go wrong, through each entry point."
 
 
 def _page(page: Page) -> Iterator[str]:
@@ -253,6 +256,7 @@ def main(arguments: list[str]) -> int:
     """Write the pages, or with --check compare them; return the exit code."""
     written = pages()
     found = {path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.md")}
+    found.pop(_FAULTS, None)
     if arguments == ["--check"]:
         stale = sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name))
         if stale:

@@ -3,6 +3,8 @@
 A frame is a length, a number of descriptors and a pickled message. Receiving without waiting never blocks on half
 a frame: what has arrived is kept until the rest is there, so a peer that is stopped in the middle of a frame
 holds nobody up. There is no lock: each end has one reader and one writer at a time.
+
+The user's code runs in the same process and may write where it should not. What is no frame is the end of the stream.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-_HEAD = struct.Struct("<IB")
+_HEAD = struct.Struct("<HIB")
+_MARK = 0xF5A6
+"""Begins each frame: a length that was none could be waited for without end. No text has these bytes."""
 _FDS_PER_FRAME = 200  # Linux refuses more than 253 (SCM_MAX_FD) in one sendmsg.
 _READ = 1 << 16
 _INT = array.array("i").itemsize
@@ -36,7 +40,7 @@ class Channel:
         self._carried: list[int] = []
         self._messages: deque[tuple[Any, list[int]]] = deque()
         self.ended = False
-        """The peer has closed its end, or died, and all that it said has been read."""
+        """The peer has closed its end, died, or sent what is no message; all that it said before has been read."""
 
     @staticmethod
     def pair() -> tuple[Channel, socket.socket]:
@@ -71,7 +75,7 @@ class Channel:
         self._send_frame(pickle.dumps(message, 5), fds)
 
     def _send_frame(self, body: bytes, fds: Sequence[int]) -> None:
-        frame = _HEAD.pack(len(body), len(fds)) + body
+        frame = _HEAD.pack(_MARK, len(body), len(fds)) + body
         if fds:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
             frame = frame[self._sock.sendmsg([frame], rights) :]
@@ -138,13 +142,23 @@ class Channel:
 
     def _take_frames(self) -> None:
         while len(self._bytes) >= _HEAD.size:
-            length, count = _HEAD.unpack_from(self._bytes)
+            mark, length, count = _HEAD.unpack_from(self._bytes)
             end = _HEAD.size + length
+            if mark != _MARK or len(self._fds) < count:
+                self._give_up()
             if len(self._bytes) < end:
                 return
             body = bytes(self._bytes[_HEAD.size : end])
             del self._bytes[:end]
             self._carried += [self._fds.popleft() for _ in range(count)]
             if body:
-                self._messages.append((pickle.loads(body), self._carried))
-                self._carried = []
+                try:
+                    self._messages.append((pickle.loads(body), self._carried))
+                except Exception:  # Bytes of somebody else's within a frame: they may mean anything to pickle.
+                    self._give_up()
+                else:
+                    self._carried = []
+
+    def _give_up(self) -> None:
+        self.ended = True
+        self._bytes.clear()

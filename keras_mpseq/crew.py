@@ -6,12 +6,13 @@ Owns the backend and the watch over the workers' time.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from keras_mpseq import inputs
-from keras_mpseq.backend import Backend, Said
+from keras_mpseq.backend import Backend, Ended, Said
 from keras_mpseq.delivery import Delivery
-from keras_mpseq.errors import MpseqError, load_error, scarce
+from keras_mpseq.errors import MpseqError, describe_exit, load_error, scarce
 from keras_mpseq.events import Event, Retired, StartFailed, WorkerLost
 from keras_mpseq.losses import loss_error
 from keras_mpseq.messages import Build, Forget, Over, Skip, Start, Stop, Stopped, Task
@@ -135,9 +136,25 @@ class Crew:
             done = 0  # It gave up before the first batch: not charged, that would go on for ever.
         return WorkerLost(worker, unfit or loss, done)
 
-    def close(self) -> None:
-        """End all of them."""
+    def close(self, is_idle: Callable[[int], bool]) -> None:
+        """End all of them.
+
+        Args:
+            is_idle: Tells who has nothing to do; for what the others build nobody waits, or their error has been told.
+        """
+        silent = {worker for worker in self._alive if worker not in self._unfit and is_idle(worker)}
         for happening in self.backend.close(_PATIENCE_S):
             match happening:
                 case Said(worker, Stopped(data)):
+                    silent.discard(worker)
                     self.stopped(worker, data)
+                case Ended(worker, status, _) if worker in silent:
+                    silent.discard(worker)
+                    name, _ = describe_exit(status)
+                    log.warning("Worker %d did not stop in good order: it died (%s).", self.seat(worker), name)
+        for worker in sorted(silent):
+            log.warning(
+                "Worker %d did not stop in good order: it was killed because it took longer than %g s.",
+                self.seat(worker),
+                _PATIENCE_S,
+            )

@@ -59,6 +59,7 @@ from keras_mpseq.messages import (
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
+from keras_mpseq.staff import WorkerState
 from keras_mpseq.streams import Streamed, name_of
 from keras_mpseq.versions import Versions
 
@@ -114,7 +115,7 @@ class Engine:
             self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.limits.timeout))
             self._crew = Crew(sequence, options, self._versions, self._delivery, self.backend)
             resources.callback(self.backend.let_go)
-            resources.callback(self._crew.close)
+            resources.callback(self._crew.close, self._is_idle)
             self.backend.start()
             self._resources = resources.pop_all()
 
@@ -342,3 +343,8 @@ class Engine:
     def close(self) -> None:
         """End the workers and free everything. Arrays that the consumer holds stay valid."""
         self._resources.close()
+
+    def _is_idle(self, worker: int) -> bool:
+        """Tell whether a worker has started, is fit, and has nothing to build."""
+        state = self._scheduler.state(worker)
+        return state in (WorkerState.READY, WorkerState.RETIRING) and self._scheduler.current(worker) is None

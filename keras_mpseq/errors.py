@@ -226,6 +226,10 @@ _LIKELY = {
     "SIGSEGV": "Native code crashed: look at the libraries that the sequence calls, and at the stack below, if any.",
     "SIGBUS": "A mapped file shrank or the memory is full: do not rewrite files that a memmap reads.",
     "SIGABRT": "Native code called abort(): its message is on stderr.",
+    "SIGHUP": (
+        "Its pipe to the training process broke, or its terminal was closed: see that nothing which the sequence calls "
+        "closes a descriptor that it has not opened, or writes to one."
+    ),
     "SIGTERM": "Somebody ended it from outside, such as a batch system at its time limit.",
 }
 

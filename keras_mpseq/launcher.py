@@ -15,6 +15,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from keras_mpseq.channel import Channel
@@ -58,10 +59,6 @@ class Launcher(Protocol):
 
     def close(self, patience_s: float) -> None:
         """End every process that was started and wait for it."""
-
-
-class TemplateDiedError(WorkerLostError):
-    """The template process is gone, and its workers with it."""
 
 
 def child_environment(threads: int) -> dict[str, str]:
@@ -153,7 +150,7 @@ class TemplateLauncher:
 
         Raises:
             PayloadError: The sequence does not unpickle there.
-            TemplateDiedError: The process died before.
+            WorkerLostError: The process died before.
             WorkerTimeoutError: It took longer than allowed.
         """
         with contextlib.ExitStack() as done, contextlib.ExitStack() as undo:
@@ -192,7 +189,7 @@ class TemplateLauncher:
     def launch(self, worker: int, channel_fd: int, stack_fd: int) -> None:
         """See Launcher."""
         if self._channel is None and (threads := self.start()) != 1:
-            raise TemplateDiedError(
+            raise WorkerLostError(
                 f"The template process of the workers died, and a new one cannot fork: it has {threads} threads",
                 remedy='Use launcher="spawn".',
             )
@@ -206,6 +203,9 @@ class TemplateLauncher:
     def kill(self, worker: int, number: int) -> None:
         """See Launcher."""
         if self._channel is not None and worker in self._alive:
+            if number == signal.SIGKILL and self._is_stopped():
+                self._end_template(signal.SIGKILL)  # It would not hear until somebody continues it.
+                return
             try:
                 self._channel.send(Kill(worker, number))
             except OSError:
@@ -236,17 +236,29 @@ class TemplateLauncher:
             self._alive.clear()
         return ends
 
-    def _died(self, channel: Channel, stack: int) -> TemplateDiedError:
+    def _is_stopped(self) -> bool:
+        """Tell whether somebody stopped the template (SIGSTOP)."""
+        with contextlib.suppress(OSError, IndexError):  # No /proc, or it has just ended.
+            assert self._template is not None
+            stat = Path(f"/proc/{self._template.process.pid}/stat").read_text()
+            return stat.rpartition(")")[2].split()[0] in "Tt"
+        return False
+
+    def _end_template(self, number: int) -> None:
+        if self._template is not None:
+            self._template.process.send_signal(number)
+
+    def _died(self, channel: Channel, stack: int) -> WorkerLostError:
+        self._end_template(signal.SIGHUP)  # It may live, and have closed its end or garbled it.
         name, remedy = describe_exit(self._end_of_start(channel))
-        return TemplateDiedError(
+        return WorkerLostError(
             f"The template process of the workers died ({name}) while it loaded the sequence",
             remedy=remedy,
             traceback=_written(stack),
         )
 
     def _late(self, channel: Channel, stack: int) -> WorkerTimeoutError:
-        assert self._template is not None
-        self._template.process.send_signal(signal.SIGABRT)  # Makes it write its stack.
+        self._end_template(signal.SIGABRT)  # Makes it write its stack.
         self._end_of_start(channel)
         error = WorkerTimeoutError(
             f"The template process of the workers was killed because loading the sequence took longer than "

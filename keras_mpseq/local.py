@@ -132,11 +132,11 @@ def close_resources(sequence: object) -> None:
     if local is None or local.pid != os.getpid():
         return
     local.resources.clear()
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     while local.closers:
         try:
             local.closers.pop()()
-        except Exception as error:  # The user's code: the other resources must be closed as well.
+        except BaseException as error:  # The user's code: the other resources must be closed as well.
             errors.append(error)
     if errors:
         raise errors[0]

@@ -138,8 +138,10 @@ class LocalBackend:
         channel = self._channels[worker]
         said: list[Said | Ended] = [Said(worker, message) for message, _ in channel.receive_ready()]
         if channel.ended:
-            # It is dying, or it closed its end and lives; its launcher will tell of its end in either case.
+            # It is dying, or it lives and has closed its end or garbled it; its launcher will tell of its end in either
+            # case. Of the first signal it dies only if it lives: that is how the two are told apart.
             self._selector.unregister(channel)
+            self._launcher.kill(worker, signal.SIGHUP)
             self.kill(worker)
         return said
 

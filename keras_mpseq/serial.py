@@ -166,6 +166,8 @@ class Serial:
             log.warning("The sequence did not stop in good order: %s", error)
         try:
             close_resources(self.sequence)
-        except Exception as error:  # The user's code, as above.
+        except BaseException as error:  # The user's code, as above.
+            if is_interrupt(error):
+                raise
             told = user_error("Closing a per_worker resource", error)
             log.warning("The sequence did not stop in good order: %s", told)

@@ -126,6 +126,8 @@ class Worker:
         self._structures: dict[bytes, Structure] = {}
         self._watcher = Watcher(strict=setup.strict, alone=True)
         self._stopping = False
+        self.cut_off = False
+        """The channel ended although nobody said Stop."""
 
     def run(self) -> None:
         """Serve until told to stop or the pool is gone."""
@@ -138,8 +140,8 @@ class Worker:
                     self._answer(self._tasks.popleft())
         except MpseqError as error:
             self._channel.send(Unfit(dump_error(error)))
-        except (EOFError, OSError):  # The pool is gone: clean up as if told to.
-            self._stopping = True
+        except (EOFError, OSError):  # The pool is gone, or the user's code closed the channel: clean up as if told to.
+            self._stopping = self.cut_off = True
         self._finish()
 
     def _start(self) -> None:
@@ -294,6 +296,10 @@ def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], s
     # glibc keeps freed memory for later once a block so large was freed. Where batches lie in slots none ever is, and
     # the heap is given back after every sample (decision S18).
     np.empty(_HEAP_KEPT, np.uint8)
-    Worker(number, channel, setup, slots, sequence).run()
+    worker = Worker(number, channel, setup, slots, sequence)
+    worker.run()
     sys.stdout.flush()
     sys.stderr.flush()
+    if worker.cut_off:  # The same end as for a worker that has not noticed yet; see LocalBackend.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGHUP)

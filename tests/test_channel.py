@@ -275,3 +275,30 @@ def test_hanging_up_is_an_end_for_the_peer_though_a_third_process_holds_our_end(
         with pytest.raises(EOFError):
             theirs.receive()
     os.close(third)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"a line of some library\n",
+        bytes(64),
+        b"\xff" * 64,
+        frame_of("x" * 100, []).data[:60] + frame_of("whole", []).data * 3,
+        frame_of("whole", []).data[:-2] + bytes(2),
+    ],
+    ids=["text", "zeros", "ones", "a frame within a frame", "a body that is no pickle"],
+)
+def test_what_is_no_message_ends_the_stream_after_what_was_said(ends: Ends, garbage: bytes) -> None:
+    """A length that is none would be waited for without end: the user's code may write anything to the socket."""
+    data = frame_of("before", []).data + garbage + frame_of("after", []).data
+    ends.theirs.sendall(data)
+    assert heard(ends.ours) == (["before"], True)
+    with pytest.raises(EOFError):
+        ends.ours.receive()
+
+
+def test_descriptors_that_are_missing_end_the_stream(ends: Ends) -> None:
+    frame = frame_of("with a descriptor", [2])
+    close_all(frame.fds)
+    ends.theirs.sendall(frame.data)
+    assert heard(ends.ours) == EOF_OF_PEER

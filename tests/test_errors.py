@@ -1,6 +1,6 @@
 """Whatever goes wrong ends in an error that says what, where and what to do; and the next epoch works.
 
-First every phase in which the user's code runs, against everything that it can do there. Then each error by itself.
+Each error by itself; the matrix of faults and phases is in tests/faults.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pickle
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -35,7 +35,6 @@ from keras_mpseq import (
     UserCodeError,
     WorkerLostError,
     WorkerTimeoutError,
-    crew,
     deadlines,
     to_dataset,
 )
@@ -44,7 +43,19 @@ from keras_mpseq.errors import describe_exit, load_error
 from keras_mpseq.worker import dump_error
 from tests import faulty
 from tests.conftest import Scripts
-from tests.faulty import AT, BATCHES, FAULTS, Does, EndlessFailure, Faulty, Fickle, Raises, RaisesInHook, Sized
+from tests.faulty import (
+    AT,
+    BATCHES,
+    FAULTS,
+    Does,
+    EndlessFailure,
+    Faulty,
+    Fickle,
+    Raises,
+    RaisesInHook,
+    Sized,
+    go_wrong,
+)
 from tests.sequences import Calling, Counting
 
 LAUNCHERS = ("template", "spawn")
@@ -66,115 +77,6 @@ def error_of(sequence: Any, **options: Any) -> MpseqError:
 
 def first_line(error: MpseqError) -> str:
     return str(error).splitlines()[0]
-
-
-# --- the fault matrix -------------------------------------------------------------------------------
-
-
-class Row(NamedTuple):
-    """What is to come of a fault in a phase: the class, how the message begins, and whether an index is blamed."""
-
-    error: type[MpseqError]
-    message: str
-    at_index: bool
-
-
-USER_TEXT = {
-    "exception": "ValueError: broken",
-    "unpicklable exception": "TwoArguments: broken 2",
-    "sys.exit": "SystemExit: 3",
-}
-ENDS = {"os._exit": "exit code 0", "SIGKILL": "SIGKILL", "SIGSEGV": "SIGSEGV"}
-LIMIT = "0.5 s"
-RAISED_BY = {
-    "unpickle": "Unpickling the sequence in a worker",
-    "update": "Unpickling the sequence in a worker",
-    "start": "on_worker_start",
-    "getitem": "__getitem__",
-    "encode": "Making an array of batch (tests.faulty.Leaf)",
-}
-STARTING = ("unpickle", "update", "start")
-
-
-def row(phase: str, fault: str, launcher: str) -> Row:
-    at_index = phase not in STARTING
-    if fault in USER_TEXT:
-        if phase == "reply":
-            # The exception that cannot be sent is told by its text.
-            return Row(UserCodeError, "__getitem__ raised Reply: the reply breaks", True)
-        kind = PayloadError if phase in ("unpickle", "update") else UserCodeError
-        return Row(kind, f"{RAISED_BY[phase]} raised {USER_TEXT[fault]}", at_index)
-    if (phase, launcher) == ("unpickle", "template"):
-        if fault == "hang":
-            return Row(
-                WorkerTimeoutError,
-                "The template process of the workers was killed because loading the sequence took longer than 0.5 s",
-                False,
-            )
-        return Row(
-            WorkerLostError,
-            f"The template process of the workers died ({ENDS[fault]}) while it loaded the sequence",
-            False,
-        )
-    when = f"while building batch {AT}" if at_index else "while it started"
-    if fault == "hang":
-        return Row(
-            WorkerTimeoutError,
-            f"Worker N was killed because it took longer than 0.5 s {when}, attempt 1 of 1",
-            at_index,
-        )
-    return Row(WorkerLostError, f"Worker N died ({ENDS[fault]}) {when}, attempt 1 of 1", at_index)
-
-
-PHASES = ("unpickle", "update", "start", "getitem", "encode", "reply")
-MATRIX = [
-    pytest.param(phase, fault, launcher, id=f"{phase}-{fault}-{launcher}")
-    for phase in PHASES
-    for fault in FAULTS
-    for launcher in LAUNCHERS
-]
-
-
-@pytest.mark.parametrize(("phase", "fault", "launcher"), MATRIX)
-def test_the_fault_matrix(
-    phase: str, fault: str, launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = row(phase, fault, launcher)
-    monkeypatch.setattr(crew, "_PATIENCE_S", 1.0)  # Workers started with the fault may hang again.
-    marker = tmp_path / "on"
-    sequence = Faulty("unpickle" if phase == "update" else phase, fault, marker)
-    options = {"workers": 2, "launcher": launcher, "attempts": 1, "timeout": 0.5 if fault == "hang" else None}
-
-    def on() -> None:
-        marker.touch()
-        # Only where it is the start that hangs: on a busy machine a start that does not can take as long.
-        hangs_early = fault == "hang" and phase in ("unpickle", "update", "start")
-        monkeypatch.setattr(deadlines, "START_S", 0.5 if hangs_early else 30.0)
-
-    def off() -> None:
-        marker.unlink()
-        monkeypatch.setattr(deadlines, "START_S", 30.0)
-
-    loader = None
-    if phase == "update":
-        loader = Loader(sequence, **options)
-        assert values(loader) == list(range(BATCHES))
-        sequence.version += 1
-    on()
-    try:
-        loader = loader or Loader(sequence, **options)
-        pytest.fail(f"No error, but {list(loader)}.")
-    except MpseqError as found:
-        error = found
-    off()
-    assert isinstance(error, expected.error)
-    assert error.message.replace(f"Worker {error.worker}", "Worker N") == expected.message
-    assert error.index == (AT if expected.at_index else None)
-    assert (error.worker in (0, 1)) == ((phase, launcher) != ("unpickle", "template"))
-    loader = loader or Loader(sequence, **options)
-    with loader:
-        for _ in range(2):
-            assert values(loader) == list(range(BATCHES))
 
 
 # --- the user's exceptions --------------------------------------------------------------------------
@@ -452,7 +354,7 @@ def test_a_crash_shows_its_stack_without_the_list_of_modules(what: Callable[[], 
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("fault", ["os._exit", "SIGKILL", "SIGSEGV", "hang"])
+@pytest.mark.parametrize("fault", ["os._exit(0)", "SIGKILL", "SIGSEGV", "hang"])
 def test_a_death_that_does_not_come_again_costs_nothing(fault: str, launcher: str, tmp_path: Path) -> None:
     sequence = Does(FAULTS[fault], at=(0, 3, 4, 7), once_in=tmp_path)
     timeout = 0.5 if fault == "hang" else None
@@ -465,14 +367,14 @@ def test_a_death_that_does_not_come_again_costs_nothing(fault: str, launcher: st
 
 @pytest.mark.parametrize("attempts", [1, 2, 3])
 def test_as_many_attempts_as_asked_for(attempts: int) -> None:
-    error = error_of(Does(FAULTS["os._exit"]), attempts=attempts)
+    error = error_of(Does(FAULTS["os._exit(0)"]), attempts=attempts)
     assert f"while building batch {AT}, attempt {attempts} of {attempts} (" in str(error)
     assert error.attempt == attempts
 
 
 def test_other_batches_are_not_blamed_for_a_death(tmp_path: Path) -> None:
     """Each batch kills its worker once; with one death allowed for each, all are built."""
-    sequence = Does(FAULTS["os._exit"], at=tuple(range(BATCHES)), once_in=tmp_path)
+    sequence = Does(FAULTS["os._exit(0)"], at=tuple(range(BATCHES)), once_in=tmp_path)
     with Loader(sequence, workers=2) as loader:
         assert values(loader) == list(range(BATCHES))
         assert loader.stats().restarts == BATCHES
@@ -510,12 +412,10 @@ def test_a_start_that_takes_too_long_shows_where_it_stands(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadlines, "START_S", 2.0)
-    (tmp_path / "on").touch()
+    go_wrong(tmp_path / "on", "unpickle", "hang")
     with (
         pytest.raises(WorkerTimeoutError) as caught,
-        Loader(
-            Faulty("unpickle", "hang", tmp_path / "on"), workers=1, launcher=launcher, timeout=1.0, attempts=1
-        ) as loader,
+        Loader(Faulty(tmp_path / "on"), workers=1, launcher=launcher, timeout=1.0, attempts=1) as loader,
     ):
         list(loader)
     assert "took longer than 2 s" in caught.value.message
@@ -792,7 +692,7 @@ def test_skipped_batches_are_counted_and_named(workers: int, caplog: pytest.LogC
     ]
 
 
-@pytest.mark.parametrize("fault", ["os._exit", "SIGSEGV", "hang"])
+@pytest.mark.parametrize("fault", ["os._exit(0)", "SIGSEGV", "hang"])
 def test_batches_that_cost_their_worker_are_skipped(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     sequence = Does(FAULTS[fault], at=(2, 5))
     timeout = 0.5 if fault == "hang" else None

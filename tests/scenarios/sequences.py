@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mpseq import SafeSequence
-from tests.sequences import append_line, once
+from keras_mpseq import SafeSequence, per_worker
+from tests.sequences import address, append_line, once, place_in_memory_file
 
 ROWS = 8
 
@@ -305,3 +305,108 @@ class Environment(Batches):
 
     def label(self, index: int) -> Any:
         return all(os.environ.get(name) == value for name, value in self.wanted.items())
+
+
+class HasArray(Batches):
+    """Holds a large array; y tells the file that it is mapped from, by the last digits of its number."""
+
+    def __init__(self, array: np.ndarray, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.array = array
+
+    def label(self, index: int) -> Any:
+        place = place_in_memory_file(address(self.array))
+        return -1 if place is None else place[0] % 1000
+
+
+class Mapped(Batches):
+    """Reads the last byte of a file that is larger than what a pickle of old could hold."""
+
+    def __init__(self, path: Path, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bytes = np.memmap(path, np.uint8, "r")
+
+    def label(self, index: int) -> Any:
+        return self.bytes[-1] + index
+
+
+class SeesGpus(Batches):
+    """y is 1 where the process saw no GPU already when the sequence arrived in it."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+
+    def label(self, index: int) -> Any:
+        return self.hidden
+
+
+class WithoutInit(SafeSequence):
+    """Does not call the base's __init__."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, index: int) -> Any:
+        return rows(index), column(index)
+
+
+class Plain:
+    """Has no base of ours or of Keras."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        return rows(index), column(index)
+
+
+class Endless(Batches):
+    """Has no end."""
+
+    num_batches = None
+
+
+class HoldsFile(Batches):
+    """Opens its HDF5 file once, as many do."""
+
+    def __init__(self, path: Path, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        import h5py
+
+        self.file = h5py.File(path)
+
+    def label(self, index: int) -> Any:
+        return self.file["y"][index]
+
+
+class OpensFile(Batches):
+    """Opens it in the process that reads it; y says whether that was so."""
+
+    def __init__(self, path: Path, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+
+    @per_worker
+    def file(self) -> Any:
+        import h5py
+
+        return os.getpid(), h5py.File(self.path)
+
+    def label(self, index: int) -> Any:
+        opened_by, file = self.file
+        return file["y"][index] if opened_by == os.getpid() else -1
+
+
+class Inherits(Batches):
+    """y is 1 where the process has the file *name* open."""
+
+    def __init__(self, name: Path, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name = str(name)
+
+    def label(self, index: int) -> Any:
+        return any(os.path.realpath(link) == self.name for link in Path("/proc/self/fd").iterdir())

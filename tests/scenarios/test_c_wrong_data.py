@@ -28,8 +28,8 @@ from tests.scenarios.training import Peeks, Recorder, calls, fit, labels
 
 # C1: test_headline_rand. C2: test_headline_rand2. C6: test_headline_fitsteps3. C10: test_headline_level.
 # C18: test_headline_inttofloat.
-# C17, a __len__ that leaves samples out and rows of np.empty, is no test here: such a sequence is valid, and only lint
-# and check, which are not built yet, can say that it was not meant.
+# C17: test_every_fault_is_found_in_its_line_and_nothing_else. A __len__ that leaves samples out and rows of np.empty
+# are valid; rules SEQ504 and SEQ507 say that they were hardly meant.
 
 
 def test_c03_reproducible_with_a_seed() -> None:

@@ -15,7 +15,7 @@ from tests.scenarios.training import Recorder, fit
 
 # D1: test_headline_varshape.
 # Of D4 only what has no batch dimension is an error here. A dimension too many, or leaves of different numbers of
-# samples, are for check, which is not built yet: here the model's first layer or the loss tells of them.
+# samples, are for check: here the model's first layer or the loss tells of them.
 
 
 def _shapes(batch: Any) -> Any:
