@@ -15,7 +15,7 @@ from keras_mpseq.codec import Structure
 from keras_mpseq.errors import load_error, scarce
 from keras_mpseq.messages import Batch, Failure, Input, Layout, Outcome, Past
 from keras_mpseq.run import Parts
-from keras_mpseq.slots import SLOT_HEAD, LeaseEnd, Slot, anonymous_file, whole_pages
+from keras_mpseq.slots import SLOT_HEAD, LeaseEnd, Slot, room_for_memory, whole_pages
 
 _CHUNK_S = 0.04
 """Seconds of work in a task of several small batches. Messages, wake-ups and a step of tf.data cost the training
@@ -50,7 +50,7 @@ class Delivery:
         try:
             with scarce(f"{slots} pieces of shared memory cannot be had"):
                 for _ in range(slots):
-                    self.slots.append(Slot(anonymous_file()))
+                    self.slots.append(Slot.new())
         except BaseException:
             self.close()
             raise
@@ -105,7 +105,11 @@ class Delivery:
     # --- sizes ---
 
     def size(self, nbytes: int) -> int:
-        """Fix the room of a slot by the first batch; return how many slots `max_bytes` allows beyond the first."""
+        """Fix the room of a slot by the first batch; return how many slots `max_bytes` allows beyond the first.
+
+        Raises:
+            MpseqError: This process cannot map so much.
+        """
         if self._sized or not nbytes:
             return 0
         self._sized = True
@@ -113,6 +117,8 @@ class Delivery:
         room = max(whole_pages(SLOT_HEAD + nbytes), *(slot.nbytes for slot in self.slots))
         count = max(1, min(len(self.slots), self._max_bytes // room))
         self.room = self._max_bytes // count
+        with scarce(f"Memory for {count} batches cannot be had"):
+            room_for_memory(count * room)
         return count - 1
 
     @property

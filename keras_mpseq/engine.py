@@ -20,7 +20,7 @@ from keras_mpseq.delivery import Delivery
 from keras_mpseq.errors import MpseqError, load_error, scarce
 from keras_mpseq.ledger import WorkerState
 from keras_mpseq.local import close_resources
-from keras_mpseq.local_backend import LocalBackend
+from keras_mpseq.local_backend import FILES_OF_A_START, FILES_OF_A_WORKER, LocalBackend
 from keras_mpseq.losses import Loss, loss_error
 from keras_mpseq.messages import (
     Action,
@@ -63,6 +63,7 @@ from keras_mpseq.messages import (
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
+from keras_mpseq.slots import FILES_OF_A_MAPPING, room_for_files
 from keras_mpseq.streams import Streamed
 from keras_mpseq.versions import Version, Versions
 
@@ -115,6 +116,9 @@ class Engine:
                 count,
                 state.state,
                 options.doubles,
+            )
+            room_for_files(
+                FILES_OF_A_MAPPING * count + FILES_OF_A_WORKER[options.launcher] * options.workers + FILES_OF_A_START
             )
             fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
             self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.timeout))
