@@ -108,7 +108,7 @@ class Delivery:
         """Fix the room of a slot by the first batch; return how many slots `max_bytes` allows beyond the first.
 
         Raises:
-            MpseqError: This process cannot map so much.
+            MpseqError: This process cannot map so much, or so much room is not on the disk.
         """
         if self._sized or not nbytes:
             return 0
@@ -119,6 +119,8 @@ class Delivery:
         self.room = self._max_bytes // count
         with scarce(f"Memory for {count} batches cannot be had"):
             room_for_memory(count * room)
+            for slot in self.slots[:count]:
+                slot.reserve(room)
         return count - 1
 
     @property

@@ -111,7 +111,8 @@ def scarce(what: str) -> Iterator[None]:
     except (OSError, MemoryError) as error:
         raise MpseqError(
             f"{what}: {getattr(error, 'strerror', None) or str(error) or 'no memory is left'}",
-            remedy="Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit).",
+            remedy="Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit), "
+            "or the room on the disk for temporary files.",
         ) from error
 
 

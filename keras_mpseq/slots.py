@@ -331,6 +331,11 @@ class Slot:
         del self._maps[:-1]
         return self._maps[-1]
 
+    def reserve(self, nbytes: int) -> None:
+        """Take *nbytes* of the disk now, where that is what the slot lies on; raises OSError where it is full."""
+        if not _is_memory(self.fd):
+            enlarge(self.fd, nbytes)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the slot has grown to, in whichever process."""
