@@ -1,5 +1,5 @@
 # make demo    train a small model on images that several processes decode
-# make test    everything that CI checks
+# make test    everything that CI checks; make test-as-macos is a part of it
 # make bench   this package and its peers side by side; installs the peers, torch among them
 # make docs    write the reference pages anew
 # make clean   remove .venv, .venv-matrix and caches
@@ -18,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .venv-matrix
 
-.PHONY: demo test test-backends test-keras-matrix test-python-matrix bench docs clean
+.PHONY: demo test test-as-macos test-backends test-keras-matrix test-python-matrix bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -28,6 +28,15 @@ test: $(VENV)/has-dev
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest
+	$(TEST_AS_MACOS)
+
+test-as-macos: $(VENV)/has-dev
+	$(TEST_AS_MACOS)
+
+# The suites that matter most, without what only Linux has: see tests/as_macos/sitecustomize.py.
+AS_MACOS := $(CURDIR)/tests/as_macos
+TEST_AS_MACOS = KERAS_MPSEQ_AS_MACOS=$(AS_MACOS) PYTHONPATH=$(AS_MACOS) \
+	$(BIN)/python -m pytest tests/test_slots.py tests/test_channel.py tests/test_identical.py
 
 test-backends: $(VENV)/has-dev,backends
 	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py
@@ -51,8 +60,9 @@ test-python-matrix: $(PYTHONS:%=test-python-%)
 
 # Tests as in CI: warnings are errors.
 test-python-%:
-	$(if $(INTERPRETER),$(MAKE) $(MATRIX)/python$*/made PYTHON=$(INTERPRETER) && \
-		$(MATRIX)/python$*/bin/python -m pytest $(SUITES),@echo "Python $*: skipped, because no interpreter of it was found.")
+	$(if $(INTERPRETER),$(MAKE) $(MATRIX)/python$*/made PYTHON=$(INTERPRETER), \
+		@echo "Python $*: skipped, because no interpreter of it was found.")
+	$(if $(INTERPRETER),$(MATRIX)/python$*/bin/python -m pytest $(SUITES))
 
 bench: $(VENV)/has-bench
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -43,6 +43,7 @@ class Delivery:
         self._max_bytes = max_bytes
         self._sized = False
         self._chunk = 1
+        self._largest = 0
         self._numbers: dict[Structure, int] = {}
         self._structures: list[Structure] = []
         self._layouts: dict[tuple[int, int], int] = {}
@@ -135,7 +136,9 @@ class Delivery:
             nbytes: Of the largest batch of a task.
             seconds: That one of its batches took.
         """
-        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, nbytes)
+        self._largest = max(self._largest, nbytes)
+        # Of all batches, not of this task's: a task that begins with small ones must have room for a large one.
+        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, self._largest)
         chunk = max(1, min(_CHUNK_MOST, most, 2 * self._chunk, ceil(_CHUNK_S / max(seconds, 1e-6))))
         changed = chunk != self._chunk
         self._chunk = chunk

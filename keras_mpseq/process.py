@@ -30,6 +30,8 @@ def main(kind: str, channel_fd: int, lifeline_fd: int, stack_fd: int, number: in
     """Be the template (*kind* "template") or worker *number* ("spawn") on the other end of *channel_fd*."""
     lifeline.hold(lifeline_fd)
     role.in_worker = True
+    for fd in (channel_fd, lifeline_fd, stack_fd):  # Not for programs that the user's code starts.
+        os.set_inheritable(fd, False)
     # Ctrl-C goes to the whole group; the training process decides what it means and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
@@ -73,7 +74,7 @@ class Changing(Small):
 
 
 class Large(Small):
-    """64 KB a batch, which is leased, not copied; some workers die."""
+    """64 KB a batch, which is leased, not copied."""
 
     def __getitem__(self, index: int) -> Any:
         return np.full((1 << 14,), index, np.float32)
@@ -157,7 +158,7 @@ def _nbytes(process: psutil.Process) -> int:
 def run(name: str, times: int, looks: int = LOOKS) -> list[Look]:
     """Do a part in this process; look at it *looks* times, evenly."""
     began = time.monotonic()
-    due = {round(times * (number + 1) / looks) for number in range(looks)}
+    due = {round(times * (number + 1) / min(looks, times)) for number in range(min(looks, times))}
     steps = PARTS[name].step(times)
     seen = []
     for done in range(1, times + 1):
@@ -220,30 +221,56 @@ def table(parts: dict[str, list[Look]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_WIDTH, _HEIGHT = 720, 340
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 10, 10, 50
+_COLOURS = ("#1f77b4", "#d95f02", "#1b9e77")
+_SPAN = 1.5
+"""MiB, up and down, that the plot shows."""
+
+
 def plot(parts: dict[str, list[Look]], file: Path) -> None:
-    """Draw each part's memory, relative to that after the warm-up, over the run."""
-    import matplotlib
+    """Draw the memory of each part over its run, relative to that after the warm-up, as SVG."""
+    svg = ElementTree.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
+    svg.set("font-family", "sans-serif")
+    svg.set("font-size", "12")
+    ElementTree.SubElement(svg, "title").text = "Memory over a long run"
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "keras_mpseq"  # The same samples give the same file.
-    from matplotlib import pyplot
+    def x(share: float) -> float:
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
 
-    figure, axes = pyplot.subplots(figsize=(7.2, 3.6), layout="constrained")
-    for name, seen in parts.items():
+    def y(mib: float) -> float:
+        middle = (_HEIGHT - _TOP - _BOTTOM) / 2
+        return round(_TOP + middle - max(-_SPAN, min(_SPAN, mib)) / _SPAN * middle, 1)
+
+    def text(at: tuple[float, float], said: str, anchor: str = "middle", colour: str = "#333") -> None:
+        place = {"x": str(at[0]), "y": str(at[1]), "text-anchor": anchor, "fill": colour}
+        ElementTree.SubElement(svg, "text", place).text = said
+
+    def line(points: list[tuple[float, float]], colour: str, **style: str) -> None:
+        drawn = " ".join(f"{a},{b}" for a, b in points)
+        style = {name.replace("_", "-"): value for name, value in style.items()}
+        ElementTree.SubElement(svg, "polyline", points=drawn, fill="none", stroke=colour, attrib=style)
+
+    ElementTree.SubElement(svg, "rect", width=str(_WIDTH), height=str(_HEIGHT), fill="white")
+    warm = {"x": str(x(0)), "y": str(y(_SPAN)), "width": str(x(WARM_UP) - x(0)), "height": str(y(-_SPAN) - y(_SPAN))}
+    ElementTree.SubElement(svg, "rect", warm, fill="#eee")
+    for mib in (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5):
+        line([(x(0), y(mib)), (x(1), y(mib))], "#ccc", stroke_width="0.6")
+        text((_LEFT - 6, y(mib) + 4), f"{mib:+g}" if mib else "0", "end")
+    for percent in (0, 25, 50, 75, 100):
+        text((x(percent / 100), y(-_SPAN) + 16), f"{percent} %")
+    text((x(0.5), _HEIGHT - 12), "of the run; grey: warm-up. Upwards: MiB since then")
+    limit = LIMIT / 2**20
+    line([(x(0), y(limit)), (x(1), y(limit))], "#c00", stroke_dasharray="5 4")
+    text((x(1) - 6, y(limit) - 5), "limit", "end", "#c00")
+    for number, (colour, (name, seen)) in enumerate(zip(_COLOURS, parts.items(), strict=False)):
         start = growth(seen).nbytes
-        axes.plot(
-            [100 * one.steps / seen[-1].steps for one in seen],
-            [(one.nbytes - start) / 2**20 for one in seen],
-            label=f"{seen[-1].steps:,} {UNITS[name]}",
-            linewidth=1.4,
-        )
-    axes.axhline(LIMIT / 2**20, color="0.5", linestyle="--", linewidth=1, label="limit")
-    axes.axvspan(0, 100 * WARM_UP, color="0.93", zorder=0)
-    axes.set(xlabel="% of the run (grey: warm-up)", ylabel="MiB since the warm-up", xlim=(0, 100), ylim=(-2, 2))
-    axes.legend(loc="lower right", fontsize=8)
-    axes.grid(alpha=0.3)
+        points = [(x(one.steps / seen[-1].steps), y((one.nbytes - start) / 2**20)) for one in seen]
+        line(points, colour, stroke_width="1.5")
+        text((x(1) - 6, y(-_SPAN) - 10 - 16 * number), f"{seen[-1].steps:,} {UNITS[name]}", "end", colour)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, metadata={"Date": None})
+    ElementTree.indent(svg)
+    file.write_text(ElementTree.tostring(svg, "unicode") + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -252,7 +279,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {','.join(PARTS)}")
     parser.add_argument("--share", type=float, default=1.0, help="of the whole number of times, such as 0.01")
     parser.add_argument("--samples", type=Path, default=_SAMPLES, metavar="FILE", help="where samples are kept")
-    parser.add_argument("--plot", type=Path, default=_PLOT, metavar="FILE", help="the plot, as SVG; needs matplotlib")
+    parser.add_argument("--plot", type=Path, default=_PLOT, metavar="FILE", help="the plot, as SVG")
+    parser.add_argument("--looks", type=int, default=LOOKS, help="how often memory is looked at")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = [name for name in arguments.only.split(",") if name]
@@ -260,11 +288,12 @@ def main() -> None:
         parser.error(f"--only takes {','.join(PARTS)}, got {','.join(sorted(unknown))}.")
     if arguments.here:
         (name,) = names
-        print(json.dumps(run(name, max(LOOKS, round(PARTS[name].times * arguments.share)))))
+        print(json.dumps(run(name, max(1, round(PARTS[name].times * arguments.share)), arguments.looks)))
         return
     kept = json.loads(arguments.samples.read_text()) if arguments.samples.exists() else {}
     for name in names:
-        command = [sys.executable, "-m", "tests.bench.soak", "--here", "--only", name, "--share", str(arguments.share)]
+        command = [sys.executable, "-m", "tests.bench.soak", "--here", "--only", name]
+        command += ["--share", str(arguments.share), "--looks", str(arguments.looks)]
         out = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, env=os.environ).stdout
         kept[name] = json.loads(out)
         arguments.samples.write_text(json.dumps(kept))
