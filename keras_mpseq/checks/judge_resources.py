@@ -27,6 +27,7 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
     """Yield what is wrong with resources."""
     yield from _members(evidence)
     yield from _refused(evidence)
+    yield from _not_sent(evidence)
     yield from _class(evidence)
     yield from _framework(evidence)
     yield from _outside(evidence)
@@ -59,13 +60,22 @@ def _refused(evidence: Evidence) -> Iterator[Finding]:
             continue  # Told as SEQ103, or by what happens when it is loaded.
         kind = members.type_name(value)
         sent = evidence.parts.packed is not None and member.path not in evidence.parts.lost
-        ours = evidence.parts.safe and sent
+        if evidence.parts.safe and sent:
+            continue  # A SafeSequence is sent by our own pickler, which takes it.
         message = f"{path} ({kind}) does not pickle"
-        if ours:
-            message += ", and travels only to the workers of a SafeSequence"
         place = evidence.parts.stored_at(path)
         proof = f"pickle says: {_reason(member.error)}" if member.error is not None else ""
-        yield found(evidence, "SEQ101", message, place, severity="info" if ours else "", proof=proof)
+        yield found(evidence, "SEQ101", message, place, proof=proof)
+
+
+def _not_sent(evidence: Evidence) -> Iterator[Finding]:
+    """Yield that nothing at all could be sent: which member it is, nobody knows."""
+    parts = evidence.parts
+    if parts.packed is None:
+        why = "no worker gets the sequence"
+        yield found(
+            evidence, "SEQ101", parts.unsendable.rstrip("."), why=why, fix="correct `__getstate__` or `__reduce__`"
+        )
 
 
 def _reason(error: Exception | None) -> str:
