@@ -1,5 +1,5 @@
 # make demo    train a small model on images that several processes decode
-# make test    everything that CI checks
+# make test    everything that CI checks; make test-as-macos is a part of it
 # make bench   this package and its peers side by side; installs the peers, torch among them
 # make docs    write the reference pages anew
 # make clean   remove .venv, .venv-matrix and caches
@@ -8,6 +8,8 @@
 # make test-keras-matrix  fit on the lowest versions that pyproject.toml allows, and on the newest, of Keras 3,
 #                         TensorFlow and tf_keras, each in an environment of its own; TensorFlow 2.16 needs a
 #                         Python before 3.13
+# make test-python-matrix the core suites on each Python from 3.10 on that is found, as python3.10 or with pyenv,
+#                         in an environment of its own; others: SUITES="tests/test_payload.py ..."
 #
 # Each makes .venv and installs what it needs. Another Python: make demo PYTHON=python3.12
 
@@ -16,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .venv-matrix
 
-.PHONY: demo test test-backends test-keras-matrix bench docs clean
+.PHONY: demo test test-as-macos test-backends test-keras-matrix test-python-matrix bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -26,6 +28,15 @@ test: $(VENV)/has-dev
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest
+	$(TEST_AS_MACOS)
+
+test-as-macos: $(VENV)/has-dev
+	$(TEST_AS_MACOS)
+
+# The suites that matter most, without what only Linux has: see tests/as_macos/sitecustomize.py.
+AS_MACOS := $(CURDIR)/tests/as_macos
+TEST_AS_MACOS = KERAS_MPSEQ_AS_MACOS=$(AS_MACOS) PYTHONPATH=$(AS_MACOS) \
+	$(BIN)/python -m pytest tests/test_slots.py tests/test_channel.py tests/test_identical.py
 
 test-backends: $(VENV)/has-dev,backends
 	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py
@@ -36,6 +47,22 @@ test-keras-matrix: matrix-lowest matrix-newest
 matrix-%: $(MATRIX)/%/made
 	$(MATRIX)/$*/bin/python -m pip list --disable-pip-version-check | grep -iE '^(keras|tf.keras|tensorflow|numpy) '
 	$(MATRIX)/$*/bin/python -m pytest -W default tests/test_fit.py tests/test_keras_own.py tests/test_legacy.py
+
+PYTHONS := 3.10 3.11 3.12 3.13
+SUITES := $(addprefix tests/test_,$(addsuffix .py,slots channel payload scheduler spec order stateful structures \
+	errors identical hooks lifecycle max_bytes pressure security parent_ends interrupts scripts \
+	process_map generator_dataset batched fit lint_cases lint_config rules))
+# The first that starts: pyenv's python3.10 is there, and fails, also where pyenv has no such version switched on.
+INTERPRETER = $(firstword $(foreach python,python$* $(wildcard $(HOME)/.pyenv/versions/$*.*/bin/python), \
+	$(shell $(python) -c 'import sys; print(sys.executable)' 2>/dev/null)))
+
+test-python-matrix: $(PYTHONS:%=test-python-%)
+
+# Tests as in CI: warnings are errors.
+test-python-%:
+	$(if $(INTERPRETER),$(MAKE) $(MATRIX)/python$*/made PYTHON=$(INTERPRETER), \
+		@echo "Python $*: skipped, because no interpreter of it was found.")
+	$(if $(INTERPRETER),$(MATRIX)/python$*/bin/python -m pytest $(SUITES))
 
 bench: $(VENV)/has-bench
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -62,6 +89,12 @@ VERSIONS_lowest = $(shell sed -n pyproject.toml \
 	-e '/^dependencies/,/^]/s/^ *"\(.*\)>=\([0-9.]*\)",/\1==\2.*/p' \
 	-e 's/^legacy = \["\(.*\)>=\(.*\)"\]/\1==\2.*/p')
 VERSIONS_newest = --upgrade keras tensorflow tf_keras
+
+.PRECIOUS: $(MATRIX)/python%/made
+$(MATRIX)/python%/made: pyproject.toml
+	$(PYTHON) -m venv --clear $(MATRIX)/python$*
+	$(MATRIX)/python$*/bin/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	touch $@
 
 .PRECIOUS: $(MATRIX)/%/made
 $(MATRIX)/%/made: pyproject.toml

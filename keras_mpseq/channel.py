@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import pickle
 import socket
@@ -18,6 +19,8 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
+
+from keras_mpseq.errors import scarce
 
 _HEAD = struct.Struct("<HIB")
 _MARK = 0xF5A6
@@ -87,6 +90,7 @@ class Channel:
         Raises:
             EOFError: The peer is gone.
             TimeoutError: Nothing came for *patience_s* seconds.
+            MpseqError: Descriptors came for which this process has no room.
         """
         if patience_s is not None:
             self._sock.settimeout(patience_s)
@@ -126,13 +130,21 @@ class Channel:
         while not self.ended:
             try:
                 # Not socket.recv_fds: before Python 3.12 it drops the flags.
-                data, rights, _, _ = self._sock.recvmsg(_READ, _RIGHTS_SPACE, flags | _CLOEXEC)
+                data, rights, told, _ = self._sock.recvmsg(_READ, _RIGHTS_SPACE, flags | _CLOEXEC)
             except BlockingIOError:
                 break
             except ConnectionResetError:  # The peer died with bytes of ours unread: the end, like any other.
-                data, rights = b"", []
+                data, rights, told = b"", [], 0
             for _, _, fds in rights:
                 self._fds.extend(array.array("i", fds[: len(fds) - len(fds) % _INT]))
+            if told & socket.MSG_CTRUNC:
+                # What did not fit is lost, and with it the message: there is no way to go on.
+                self.ended = True
+                with scarce("Shared memory that was sent to this process cannot be had"):
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if not _CLOEXEC:
+                for fd in self._fds:
+                    os.set_inheritable(fd, False)
             self._bytes += data
             self.ended = not data
             # The kernel ends a read behind descriptors, so that there may be more.

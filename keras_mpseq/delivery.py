@@ -15,7 +15,7 @@ from keras_mpseq.codec import Structure
 from keras_mpseq.errors import load_error, scarce
 from keras_mpseq.messages import Batch, Failure, Input, Layout, Outcome, Past
 from keras_mpseq.run import Parts
-from keras_mpseq.slots import SLOT_HEAD, LeaseEnd, Slot, anonymous_file, whole_pages
+from keras_mpseq.slots import SLOT_HEAD, LeaseEnd, Slot, room_for_memory, whole_pages
 
 _CHUNK_S = 0.04
 """Seconds of work in a task of several small batches. Messages, wake-ups and a step of tf.data cost the training
@@ -43,6 +43,7 @@ class Delivery:
         self._max_bytes = max_bytes
         self._sized = False
         self._chunk = 1
+        self._largest = 0
         self._numbers: dict[Structure, int] = {}
         self._structures: list[Structure] = []
         self._layouts: dict[tuple[int, int], int] = {}
@@ -50,7 +51,7 @@ class Delivery:
         try:
             with scarce(f"{slots} pieces of shared memory cannot be had"):
                 for _ in range(slots):
-                    self.slots.append(Slot(anonymous_file()))
+                    self.slots.append(Slot.new())
         except BaseException:
             self.close()
             raise
@@ -105,7 +106,11 @@ class Delivery:
     # --- sizes ---
 
     def size(self, nbytes: int) -> int:
-        """Fix the room of a slot by the first batch; return how many slots `max_bytes` allows beyond the first."""
+        """Fix the room of a slot by the first batch; return how many slots `max_bytes` allows beyond the first.
+
+        Raises:
+            MpseqError: This process cannot map so much, or so much room is not on the disk.
+        """
         if self._sized or not nbytes:
             return 0
         self._sized = True
@@ -113,6 +118,10 @@ class Delivery:
         room = max(whole_pages(SLOT_HEAD + nbytes), *(slot.nbytes for slot in self.slots))
         count = max(1, min(len(self.slots), self._max_bytes // room))
         self.room = self._max_bytes // count
+        with scarce(f"Memory for {count} batches cannot be had"):
+            room_for_memory(count * room)
+            for slot in self.slots[:count]:
+                slot.reserve(room)
         return count - 1
 
     @property
@@ -127,7 +136,9 @@ class Delivery:
             nbytes: Of the largest batch of a task.
             seconds: That one of its batches took.
         """
-        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, nbytes)
+        self._largest = max(self._largest, nbytes)
+        # Of all batches, not of this task's: a task that begins with small ones must have room for a large one.
+        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, self._largest)
         chunk = max(1, min(_CHUNK_MOST, most, 2 * self._chunk, ceil(_CHUNK_S / max(seconds, 1e-6))))
         changed = chunk != self._chunk
         self._chunk = chunk

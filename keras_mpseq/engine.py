@@ -39,7 +39,7 @@ from keras_mpseq.events import (
     WorkerReady,
 )
 from keras_mpseq.local import close_resources
-from keras_mpseq.local_backend import LocalBackend
+from keras_mpseq.local_backend import FILES_OF_A_START, FILES_OF_A_WORKER, LocalBackend
 from keras_mpseq.losses import Loss, loss_error
 from keras_mpseq.messages import (
     Batch,
@@ -59,6 +59,7 @@ from keras_mpseq.messages import (
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
+from keras_mpseq.slots import FILES_OF_A_MAPPING, room_for_files
 from keras_mpseq.staff import WorkerState
 from keras_mpseq.streams import Streamed, name_of
 from keras_mpseq.versions import Versions
@@ -110,6 +111,11 @@ class Engine:
                 count,
                 state.state,
                 options.doubles,
+            )
+            # Where workers are replaced, the old one and its successor are there at the same time.
+            processes = options.workers * (1 if options.limits.max_tasks_per_worker is None else 2)
+            room_for_files(
+                FILES_OF_A_MAPPING * count + FILES_OF_A_WORKER[options.launcher] * processes + FILES_OF_A_START
             )
             fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
             self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.limits.timeout))

@@ -106,18 +106,18 @@ def copied(error: MpseqError) -> MpseqError:
 
 @contextlib.contextmanager
 def scarce(what: str) -> Iterator[None]:
-    """Say of an OSError within that *what* happened, for want of memory, processes or open files.
+    """Say of an OSError or MemoryError within that *what* happened, for want of memory, processes or open files.
 
     Raises:
-        MpseqError: In the place of the OSError.
+        MpseqError: In the place of the error.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise MpseqError(
-            f"{what}: {error.strerror or error}",
-            remedy="Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit); "
-            "`keras-mpseq doctor` tells what they are.",
+            f"{what}: {getattr(error, 'strerror', None) or str(error) or 'no memory is left'}",
+            remedy="Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit), or "
+            "the room on the disk for temporary files; `keras-mpseq doctor` tells what they are.",
         ) from error
 
 

@@ -190,7 +190,8 @@ class TemplateLauncher:
         """See Launcher."""
         if self._channel is None and (threads := self.start()) != 1:
             raise WorkerLostError(
-                f"The template process of the workers died, and a new one cannot fork: it has {threads} threads",
+                "The template process of the workers died, and a new one cannot fork: "
+                + (f"it has {threads} threads" if threads else "the system does not tell its number of threads"),
                 remedy='Use launcher="spawn".',
             )
         assert self._channel is not None

@@ -17,12 +17,13 @@ import sys
 import threading
 
 _PR_SET_PDEATHSIG = 1
-_F_SETSIG = 10  # fcntl.h of Linux; Python names it only on some builds.
+# fcntl.h of Linux; Python names it only on some builds.
+_F_SETSIG = getattr(fcntl, "F_SETSIG", 10 if sys.platform == "linux" else None)
 
 
 def hold(fd: int) -> None:
     """Die when every writing end of the pipe *fd* is closed."""
-    if sys.platform == "linux":
+    if _F_SETSIG is not None:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)

@@ -20,6 +20,10 @@ from keras_mpseq.native import described
 from keras_mpseq.slots import anonymous_file
 from keras_mpseq.worker import ASK_SIGNAL, DUMP_SIGNAL
 
+FILES_OF_A_WORKER = {"template": 2, "spawn": 4}
+"""Descriptors: its channel and stack file; of a process of its own, also lifeline and sentinel."""
+FILES_OF_A_START = 9
+"""Descriptors that are open only while a process is being started, or that belong to the template."""
 _STACK_BYTES = 1 << 16
 _PATIENCE_S = 1.0
 """For the end of a dead worker's channel; see `Channel.receive_rest`."""
@@ -57,11 +61,10 @@ class LocalBackend:
         if isinstance(self._launcher, TemplateLauncher):
             threads = self._launcher.start()
             if threads != 1:
-                log.info(
-                    "Loading the sequence starts threads (%d), which forbids forking: workers are spawned, which takes "
-                    "longer.",
-                    threads - 1,
+                why = (
+                    f"loading the sequence starts threads ({threads - 1})" if threads else "there is no /proc/self/task"
                 )
+                log.info("Workers are spawned, which takes longer than forking: %s.", why)
                 self._launcher = SpawnLauncher(self._setup, self._fds, self._selector)
 
     def spawn(self, worker: int) -> None:

@@ -209,7 +209,7 @@ class Kill(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The template has loaded the sequence. With more than one thread it must not fork."""
+    """The template has loaded the sequence. With more than one thread, or 0 for an unknown number, it must not fork."""
 
     threads: int
     error: bytes = b""

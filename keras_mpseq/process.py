@@ -15,14 +15,14 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 import traceback
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from keras_mpseq import lifeline, role
 from keras_mpseq.channel import Channel
-from keras_mpseq.errors import MpseqError
+from keras_mpseq.errors import MpseqError, scarce
 from keras_mpseq.messages import Exited, Fork, Forked, Kill, Loaded, Setup, Unfit
 
 
@@ -30,17 +30,31 @@ def main(kind: str, channel_fd: int, lifeline_fd: int, stack_fd: int, number: in
     """Be the template (*kind* "template") or worker *number* ("spawn") on the other end of *channel_fd*."""
     lifeline.hold(lifeline_fd)
     role.in_worker = True
+    for fd in (channel_fd, lifeline_fd, stack_fd):  # Not for programs that the user's code starts.
+        os.set_inheritable(fd, False)
     # Ctrl-C goes to the whole group; the training process decides what it means and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     channel = Channel(socket.socket(fileno=channel_fd))
     # The other end may close at any time, as when Ctrl-C interrupts the start of the pool: that is no error here.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        setup, fds = channel.receive()
+        try:
+            setup, fds = channel.receive()
+        except MpseqError as error:
+            _tell(kind, channel, error)
+            return
         if kind == "template":
             _be_template(channel, setup, fds, stack_fd)
         else:
             _be_spawned(number, channel, setup, fds, stack_fd)
+
+
+def _tell(kind: str, channel: Channel, error: MpseqError) -> None:
+    """Say why this process cannot do what it was started for."""
+    from keras_mpseq.worker import dump_error
+
+    data = dump_error(error)
+    channel.send(Loaded(1, data) if kind == "template" else Unfit(data))
 
 
 def _load(setup: Setup, fds: list[int]) -> tuple[Any, list[Any]]:
@@ -55,26 +69,24 @@ def _load(setup: Setup, fds: list[int]) -> tuple[Any, list[Any]]:
 
 
 def _be_spawned(number: int, channel: Channel, setup: Setup, fds: list[int], stack: int) -> None:
-    from keras_mpseq.worker import dump_error, keep_stack, run_worker
+    from keras_mpseq.worker import keep_stack, run_worker
 
     keep_stack(stack)
     try:
         sequence, slots = _load(setup, fds)
     except MpseqError as error:
-        channel.send(Unfit(dump_error(error)))
+        _tell("spawn", channel, error)
         return
     run_worker(number, channel, setup, slots, sequence, stack)
     os._exit(0)  # As a forked worker ends: exit handlers belong to the training process.
 
 
 def _be_template(channel: Channel, setup: Setup, fds: list[int], stack: int) -> None:
-    from keras_mpseq.worker import dump_error
-
     faulthandler.enable(stack)
     try:
         sequence, slots = _load(setup, fds)
     except MpseqError as error:
-        channel.send(Loaded(1, dump_error(error)))
+        _tell("template", channel, error)
         return
     faulthandler.disable()
     os.close(stack)
@@ -87,10 +99,11 @@ def _be_template(channel: Channel, setup: Setup, fds: list[int], stack: int) -> 
 
 
 def _thread_count() -> int:
+    """Return how many threads there are, those of native code too; 0 where the system does not tell."""
     try:
         return len(list(Path("/proc/self/task").iterdir()))
-    except OSError:  # No /proc: Python's own threads are what can be seen.
-        return threading.active_count()
+    except OSError:
+        return 0
 
 
 class Template:
@@ -102,6 +115,7 @@ class Template:
         self._slots = slots
         self._sequence = sequence
         self._pids: dict[int, int] = {}
+        self._unheard: deque[tuple[Fork | Kill, list[int]]] = deque()
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ, None)
 
@@ -110,8 +124,9 @@ class Template:
         while not self._channel.ended:
             for key, _ in self._selector.select():
                 if key.data is None:
-                    for message, fds in self._channel.receive_ready():
-                        self._obey(message, fds)
+                    self._unheard.extend(self._channel.receive_ready())
+                    while self._unheard:
+                        self._obey(*self._unheard.popleft())
                 else:
                     self._reap(key.data, key.fd)
         for pid in self._pids.values():
@@ -128,17 +143,36 @@ class Template:
                     os.kill(self._pids[worker], number)
 
     def _fork(self, worker: int, channel_fd: int, stack_fd: int) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        from keras_mpseq.worker import flush
+
+        flush()
         template = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(worker, channel_fd, stack_fd, template)
-        os.close(channel_fd)
+        try:
+            with scarce("A worker process cannot be started"):
+                pid = os.fork()
+                if pid == 0:
+                    self._be_worker(worker, channel_fd, stack_fd, template)
+                self._pids[worker] = pid
+                pidfd = os.pidfd_open(pid)
+                self._channel.send(Forked(worker, pid))
+        except MpseqError as error:
+            self._refuse(worker, channel_fd, error)
+        else:
+            self._selector.register(pidfd, selectors.EVENT_READ, worker)
+            os.close(channel_fd)
         os.close(stack_fd)
-        self._pids[worker] = pid
-        self._channel.send(Forked(worker, pid))
-        self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, worker)
+
+    def _refuse(self, worker: int, channel_fd: int, error: MpseqError) -> None:
+        """Say in the worker's place that it cannot start, and why."""
+        from keras_mpseq.worker import dump_error
+
+        if (pid := self._pids.pop(worker, None)) is not None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        channel = Channel(socket.socket(fileno=channel_fd))
+        channel.send(Unfit(dump_error(error)))
+        channel.close()
+        self._channel.send(Exited(worker, 1))
 
     def _be_worker(self, worker: int, channel_fd: int, stack_fd: int, template: int) -> None:
         from keras_mpseq.worker import run_worker
@@ -148,6 +182,9 @@ class Template:
             lifeline.die_with(template)
             for fd in [key.fd for key in self._selector.get_map().values() if key.data is not None]:
                 os.close(fd)
+            for _, fds in self._unheard:  # The channels of workers that come after this one are none of its business.
+                for fd in fds:
+                    os.close(fd)
             self._selector.close()
             self._channel.close()
             channel = Channel(socket.socket(fileno=channel_fd))

@@ -10,6 +10,8 @@ an older, shorter mapping of it stays valid, because both are views of the same 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -26,36 +28,129 @@ from numpy.typing import DTypeLike, NDArray
 from keras_mpseq.errors import SlotTooSmallError, scarce
 from keras_mpseq.messages import Leaf
 
+with contextlib.suppress(ImportError):  # Windows has none, and no worker.
+    import fcntl
+
 ALIGNMENT = 64
 """Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
+_MFD_NOEXEC_SEAL = 0x0008  # linux/memfd.h
+_ZEROS = bytes(1 << 16)
 SLOT_HEAD = ALIGNMENT
 """A slot begins with three words: how far the task is, since when, and a mark; see `Slot.progress` and `Slot.note`."""
 
 
 def anonymous_file(nbytes: int = 0) -> int:
-    """Create a file of *nbytes* zero bytes without a name and return its descriptor."""
-    if sys.platform == "linux":
-        fd = os.memfd_create("keras_mpseq", os.MFD_CLOEXEC)
-    else:
+    """Create a file of *nbytes* zero bytes without a name, for this user only, and return its descriptor."""
+    fd = _memory_file()
+    if fd is None:
         fd, name = tempfile.mkstemp(prefix="keras_mpseq-")
         os.unlink(name)
-    os.ftruncate(fd, nbytes)
+    try:
+        os.fchmod(fd, 0o600)  # A memfd is born with 0o777.
+        enlarge(fd, nbytes)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
+
+
+def _memory_file() -> int | None:
+    """Return a file of memory, which nobody can execute or shrink, or None where the system has or allows none."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    fd = None
+    # Linux before 6.3 does not know the flag for "not executable"; later ones may insist on it (vm.memfd_noexec).
+    for flags in (os.MFD_ALLOW_SEALING | _MFD_NOEXEC_SEAL, os.MFD_ALLOW_SEALING):
+        try:
+            fd = os.memfd_create("keras_mpseq", os.MFD_CLOEXEC | flags)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES):
+                raise
+    return fd
+
+
+def enlarge(fd: int, nbytes: int) -> None:
+    """Let the file *fd* of ours be *nbytes* long, if it is shorter.
+
+    Memory is taken when it is touched. On a disk it is taken now: when that is full, whoever touches a page that is
+    not there yet would be killed.
+    """
+    size = os.fstat(fd).st_size
+    if nbytes <= size:
+        return
+    if not _is_memory(fd):
+        for start in range(size, nbytes, len(_ZEROS)):
+            write_at(fd, memoryview(_ZEROS)[: nbytes - start], start)
+    os.ftruncate(fd, nbytes)
+
+
+def never_shrinks(fd: int) -> None:
+    """Let nobody make the file of memory *fd* shorter, which would kill those who touch what is gone."""
+    if _is_memory(fd):
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+
+
+def never_changes(fd: int) -> None:
+    """Let nobody write to the file of memory *fd*, or make it shorter or longer."""
+    if _is_memory(fd):
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+
+
+def _is_memory(fd: int) -> bool:
+    if not hasattr(os, "memfd_create"):
+        return False
+    try:
+        # Only such a file can be sealed further, or was made so that it cannot be executed.
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) != fcntl.F_SEAL_SEAL
+    except OSError:  # A file of a disk.
+        return False
 
 
 def write_file(fd: int, data: memoryview | bytes) -> None:
     """Write *data* from the start of the file *fd*; write() spares the page faults of a fresh mapping."""
-    view = memoryview(data).cast("B")
-    offset = 0
-    while offset < len(view):  # Linux writes at most 2 GiB at a time.
-        offset += os.pwrite(fd, view[offset : offset + (1 << 30)], offset)
+    write_at(fd, memoryview(data).cast("B"), 0)
+
+
+def write_at(fd: int, view: memoryview, offset: int) -> None:
+    """Write the bytes *view* to the file *fd* from *offset* on."""
+    done = 0
+    while done < len(view):  # Linux writes at most 2 GiB at a time.
+        done += os.pwrite(fd, view[done : done + (1 << 30)], offset + done)
 
 
 def read_only(fd: int, nbytes: int) -> memoryview:
-    """Map *nbytes* of the file *fd* for reading."""
+    """Map *nbytes* of the file *fd*, which does not change any more, for reading."""
     if not nbytes:
         return memoryview(b"")
-    return memoryview(mmap.mmap(fd, nbytes, prot=mmap.PROT_READ))
+    # Not MAP_SHARED: Linux before 6.7 refuses that of a file that never_changes(), also for reading only.
+    return memoryview(_mapped(fd, nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ))
+
+
+def _mapped(fd: int, nbytes: int, flags: int, prot: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, nbytes, flags, prot, trackfd=False)
+    return mmap.mmap(fd, nbytes, flags, prot)  # Takes a descriptor of its own.
+
+
+FILES_OF_A_MAPPING = 0 if sys.version_info >= (3, 13) else 1
+"""Descriptors that one takes."""
+
+
+def room_for_files(count: int) -> None:
+    """Raise OSError unless *count* more descriptors can be had: better now than in the middle of an epoch."""
+    with contextlib.ExitStack() as undo:
+        first, second = os.pipe()
+        undo.callback(os.close, first)
+        undo.callback(os.close, second)
+        for _ in range(count - 2):
+            undo.callback(os.close, os.dup(first))
+
+
+def room_for_memory(nbytes: int) -> None:
+    """Raise OSError unless *nbytes* more can be mapped: better now than in the middle of an epoch."""
+    mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
 
 
 def aligned(nbytes: int) -> int:
@@ -82,16 +177,24 @@ class Slot:
         self._room = 0
         self.remap()
 
+    @classmethod
+    def new(cls) -> Slot:
+        """Make a slot."""
+        fd = anonymous_file()
+        never_shrinks(fd)
+        return cls(fd)
+
     def remap(self) -> None:
         """Map the file at its present size, if it has grown since.
 
         Raises:
-            MpseqError: There is no memory, or no descriptor (mmap.mmap takes one), left.
+            MpseqError: There is no memory, or no descriptor (a mapping takes one before Python 3.13), left.
         """
         size = os.fstat(self.fd).st_size
         if size > self.capacity:
             with scarce("Shared memory cannot be had"):
-                self._maps.append(np.frombuffer(mmap.mmap(self.fd, size), np.uint8))
+                mapping = _mapped(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+                self._maps.append(np.frombuffer(mapping, np.uint8))
             self.capacity = size
 
     # --- the worker's side ---
@@ -164,7 +267,7 @@ class Slot:
         # Twice as large as before, so that a batch built piece by piece does not remap for each piece: pages
         # that nobody touches cost nothing.
         with scarce("Shared memory cannot be had"):
-            os.ftruncate(self.fd, max(need, whole_pages(min(2 * self.capacity, self._room - mmap.PAGESIZE))))
+            enlarge(self.fd, max(need, whole_pages(min(2 * self.capacity, self._room - mmap.PAGESIZE))))
         self.remap()
 
     def locate(self, array: NDArray[Any]) -> int | None:
@@ -227,6 +330,11 @@ class Slot:
         # Older, shorter mappings live on while arrays are over them.
         del self._maps[:-1]
         return self._maps[-1]
+
+    def reserve(self, nbytes: int) -> None:
+        """Take *nbytes* of the disk now, where that is what the slot lies on; raises OSError where it is full."""
+        if not _is_memory(self.fd):
+            enlarge(self.fd, nbytes)
 
     @property
     def nbytes(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from keras_mpseq.errors import scarce
 from keras_mpseq.messages import State
 from keras_mpseq.payload import pack, reusable
-from keras_mpseq.slots import anonymous_file, read_only, write_file
+from keras_mpseq.slots import anonymous_file, never_changes, read_only, write_file
 
 
 @dataclass(eq=False, slots=True)
@@ -35,6 +35,7 @@ class Segment:
             fd = anonymous_file(nbytes)
             undo.callback(os.close, fd)
             write_file(fd, data)
+            never_changes(fd)
             segment = cls(fd, nbytes, read_only(fd, nbytes))
             undo.pop_all()
         return segment

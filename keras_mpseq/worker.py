@@ -25,7 +25,7 @@ from keras_mpseq import payload
 from keras_mpseq.build import Job, build, call_hook, placed
 from keras_mpseq.channel import Channel
 from keras_mpseq.codec import Structure, put_together, take_apart
-from keras_mpseq.errors import Bare, MpseqError, PayloadError, UserCodeError, user_error
+from keras_mpseq.errors import Bare, MpseqError, PayloadError, UserCodeError, scarce, user_error
 from keras_mpseq.local import WorkerInfo, close_resources, context, move_resources, set_worker_info
 from keras_mpseq.messages import (
     Batch,
@@ -66,8 +66,10 @@ def load(state: State, fds: Sequence[int]) -> Any:
 
     Raises:
         PayloadError: The user's code raised while the sequence was unpickled.
+        MpseqError: There is no memory, or no descriptor, left.
     """
-    buffers = [read_only(fd, nbytes) for fd, nbytes in zip(fds, state.nbytes, strict=True)]
+    with scarce("Shared memory of the sequence cannot be had"):
+        buffers = [read_only(fd, nbytes) for fd, nbytes in zip(fds, state.nbytes, strict=True)]
     for fd in fds:
         os.close(fd)
     try:
@@ -298,8 +300,15 @@ def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], s
     np.empty(_HEAP_KEPT, np.uint8)
     worker = Worker(number, channel, setup, slots, sequence)
     worker.run()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     if worker.cut_off:  # The same end as for a worker that has not noticed yet; see LocalBackend.
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGHUP)
+
+
+def flush() -> None:
+    """Write what was printed, if that can be written; there may be no file, or no room on its disk."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()

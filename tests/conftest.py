@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -32,12 +33,17 @@ PATIENCE_S = 5.0
 SCRIPT_S = 50.0
 """For a script to say the next line or to end; reached only by a hang, and before faulthandler's own time-out."""
 _OUR_CHILD = "keras_mpseq.process"
-_OUR_FDS = ("pipe:", "socket:", "/memfd:", "anon_inode:[pidfd]", "anon_inode:[eventpoll]")
+_OUR_FDS = (
+    *("pipe:", "socket:", "/memfd:", "anon_inode:[pidfd]", "anon_inode:[eventpoll]"),
+    f"{tempfile.gettempdir()}/keras_mpseq-",
+)
 _NOISE = re.compile(
     r"^(?:WARNING: All log messages before absl.*|[IW]\d{4} \d\d:.*|[IW]0000 00:.*|.* tensorflow/.*)\n", re.M
 )
 """What TensorFlow logs when it is imported."""
 _PR_SET_CHILD_SUBREAPER = 36
+_AS_MACOS = os.environ.get("KERAS_MPSEQ_AS_MACOS", "")
+"""The folder tests/as_macos where this run does without what only Linux has; see there."""
 _failed = pytest.StashKey[bool]()
 
 
@@ -47,8 +53,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "may_lose_descriptors: interrupts the package where it has just opened a file")
+    if _AS_MACOS:
+        assert not hasattr(os, "memfd_create"), "PYTHONPATH must begin with $KERAS_MPSEQ_AS_MACOS."
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the template, tests of it are left out."""
+    if not _AS_MACOS:
+        return
+    gone = [item for item in items if "template" in item.name]
+    config.hook.pytest_deselected(items=gone)
+    items[:] = [item for item in items if item not in gone]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -153,7 +170,7 @@ class Script:
     def __init__(self, arguments: Sequence[str], cwd: Path, stdin: str = "", path: str = "") -> None:
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), path])),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), path, _AS_MACOS])),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
         }

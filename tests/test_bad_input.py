@@ -199,8 +199,8 @@ def test_more_batches_ahead_than_the_system_has_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert text == (
         "1004 pieces of shared memory cannot be had: Too many open files. "
-        "Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit); "
-        "`keras-mpseq doctor` tells what they are."
+        "Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit), or "
+        "the room on the disk for temporary files; `keras-mpseq doctor` tells what they are."
     )
 
 

@@ -157,6 +157,35 @@ def test_make_says_that_python_is_too_old(tmp_path: Path) -> None:
     assert f"Python 3.10 or later is needed, {old} is 3.9:" in ran.stderr
 
 
+# --- versions of Python -----------------------------------------------------------------------------
+
+_MODULES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted(PACKAGE.rglob("*.py"))
+]
+_EPOCH = """
+import numpy as np
+from keras_mpseq import Loader
+for launcher in "template", "spawn":
+    with Loader([np.zeros(2), np.ones(40_000)], workers=2, launcher=launcher) as loader:
+        print([float(batch[0]) for _ in range(2) for batch in loader])
+"""
+
+
+def test_no_process_of_ours_calls_what_is_deprecated() -> None:
+    """In this process pytest makes errors of warnings; here it is Python itself, in the children too."""
+    kinds = ("DeprecationWarning", "PendingDeprecationWarning", "SyntaxWarning", "EncodingWarning")
+    filters = [f"error::{kind}:{module}" for kind in kinds for module in _MODULES]
+    ran = subprocess.run(
+        [sys.executable, "-X", "warn_default_encoding", "-c", _EPOCH],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": ",".join(filters)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (ran.stdout, ran.stderr) == ("[0.0, 1.0, 0.0, 1.0]\n" * 2, "")
+
+
 # --- platforms --------------------------------------------------------------------------------------
 
 _AS_WINDOWS = """

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import mmap
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_mpseq import Loader, SlotTooSmallError, to_dataset
 from keras_mpseq.options import checked
 from keras_mpseq.slots import SLOT_HEAD, aligned, whole_pages
+from tests.bench import soak
 from tests.sequences import Counting
 from tests.sized import OfSizes
 
@@ -176,3 +185,78 @@ def test_through_a_dataset_that_keeps_everything() -> None:
     for elements in (list(dataset), list(dataset.cache()), list(dataset.shuffle(100))):
         assert sorted(int(element[0]) for element in elements) == list(range(30))
         assert all(len(np.unique(element.numpy())) == 1 for element in elements)
+
+
+# --- whatever consumers do --------------------------------------------------------------------------
+
+
+def slots_of_this_process() -> int:
+    """Return the bytes of all memory files of slots, by what the system says: those of whole pages."""
+    files = {}
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if str(link.readlink()).startswith(("/memfd:keras_mpseq", f"{tempfile.gettempdir()}/keras_mpseq-")):
+                status = link.stat()
+                files[status.st_dev, status.st_ino] = status.st_size
+    return sum(size for size in files.values() if size % PAGE == 0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_no_order_of_taking_holding_and_letting_go_gets_beyond_the_bound(data: st.DataObject) -> None:
+    """Several iterators, some given up; a consumer that holds what it likes: the files of slots stay in the bound."""
+    largest = data.draw(st.sampled_from([100, 9_000, 40_000, BATCH]), "largest")
+    rest = data.draw(st.lists(st.sampled_from([largest // 10, largest // 2, largest]), min_size=4, max_size=16), "rest")
+    sizes = (largest, *rest)  # None is refused for want of room.
+    need = whole_pages(SLOT_HEAD + aligned(largest))
+    max_bytes = int(data.draw(st.sampled_from([1, 1.7, 2, 3, 5, 9]), "times") * need)
+    workers = data.draw(st.integers(1, 3), "workers")
+    prefetch = data.draw(st.integers(1, 6), "prefetch")
+    with Loader(OfSizes(sizes), workers=workers, prefetch=prefetch, max_bytes=max_bytes) as loader:
+        iterators: list[tuple[Any, list[int]]] = []
+        held: list[tuple[int, Any]] = []
+        for _ in range(40):
+            match data.draw(st.sampled_from(["take"] * 6 + ["open", "give up", "let go", "let all go"])):
+                case "open" if len(iterators) < 4:
+                    iterators.append((iter(loader), []))
+                case "take" if iterators:
+                    iterator, taken = data.draw(st.sampled_from(iterators))
+                    batch = next(iterator, None)
+                    if batch is None:
+                        assert len(taken) == len(sizes)
+                        iterators.remove((iterator, taken))
+                    else:
+                        assert batch.shape == (sizes[len(taken)],)
+                        held.append((len(taken) % 251, batch))
+                        taken.append(len(batch))
+                    del batch
+                case "give up" if iterators:
+                    del iterators[data.draw(st.integers(0, len(iterators) - 1))]
+                case "let go" if held:
+                    del held[data.draw(st.integers(0, len(held) - 1))]
+                case "let all go":
+                    held.clear()
+            # In this order: workers go on building, and slots only grow.
+            assert slots_of_this_process() <= loader.stats().bytes_slots <= max_bytes
+        assert all((batch == value).all() for value, batch in held)
+
+
+# --- over a long run --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "times"), [("batches", 10_000), ("epochs", 300), ("pools", 20)])
+def test_a_long_run_in_short_keeps_nothing(part: str, times: int) -> None:
+    """The whole one is `python -m tests.bench.soak`; its table is in docs/explanation/reliability.md."""
+    command = [sys.executable, "-m", "tests.bench.soak", "--here", "--only", part]
+    ran = subprocess.run(
+        [*command, "--share", str(times / soak.PARTS[part].times), "--looks", "10"],
+        cwd=soak.ROOT,
+        capture_output=True,
+        timeout=200,
+        check=True,
+    )
+    grown = soak.growth([soak.Look(*one) for one in json.loads(ran.stdout)])
+    assert grown.steps == times
+    assert (grown.files, grown.threads) == (0, 0)
+    assert grown.grown < soak.LIMIT

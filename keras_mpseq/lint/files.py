@@ -60,8 +60,13 @@ def _inside(folder: str, exclude: Collection[str]) -> Iterator[str]:
         )
         for name in sorted(files):
             path = os.path.join(parent, name)
-            if name.endswith((".py", ".pyw")) and not _excluded(path, exclude):
+            if name.endswith((".py", ".pyw")) and not _excluded(path, exclude) and not _is_pipe(path):
                 yield path
+
+
+def _is_pipe(path: str) -> bool:
+    """Tell whether reading the file would wait for somebody who writes, or never end."""
+    return Path(path).exists() and not Path(path).is_file()
 
 
 def _excluded(path: str, exclude: Collection[str]) -> bool:

@@ -14,6 +14,9 @@ from keras_mpseq.rules import rule_of
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold blue"}
 _PROVED = " (proved)"
+_SHOWN = {code: chr(0x2400 + code) for code in range(32)} | dict.fromkeys(range(127, 160), "\N{REPLACEMENT CHARACTER}")
+"""Control characters, as a terminal shows them instead of obeying them."""
+_OBEYED = {code: char for code, char in _SHOWN.items() if chr(code) not in "\n\t"}
 
 
 def full(results: Results) -> Text:
@@ -25,7 +28,7 @@ def full(results: Results) -> Text:
         for line in (*_excerpt(finding, results, width), *_remarks(finding, width)):
             text.append_text(line).append("\n")
         text.append("\n")
-    return text.append_text(footer(results))
+    return _shown(text.append_text(footer(results)))
 
 
 def concise(results: Results) -> Text:
@@ -33,7 +36,13 @@ def concise(results: Results) -> Text:
     text = Text()
     for finding in results.findings:
         text.append_text(_heading(finding)).append("\n")
-    return text.append_text(footer(results))
+    return _shown(text.append_text(footer(results)))
+
+
+def _shown(text: Text) -> Text:
+    """Let no file, by its name or by what is in it, speak to the terminal."""
+    text.plain = text.plain.translate(_OBEYED)
+    return text
 
 
 def statistics(results: Results) -> Text:
@@ -70,7 +79,7 @@ def footer(results: Results) -> Text:
 def _heading(finding: Finding) -> Text:
     text = Text()
     place = ":".join(str(part) for part in (finding.path, finding.line, finding.column) if part is not None)
-    place = place or finding.class_name or ""
+    place = (place or finding.class_name or "").replace("\n", _SHOWN[ord("\n")])
     if place:
         text.append(f"{place}: ", "bold")
     style = _STYLES[finding.severity]
