@@ -1,0 +1,231 @@
+"""One script, from its start to the proof that nothing is left: `run(script)`."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import psutil
+
+from keras_mpseq import Loader
+from tests.chaos.consumers import Pass, Wrong, dataset_passes, digest, loader_passes
+from tests.chaos.faults import Injector, Keeper
+from tests.chaos.script import Script
+from tests.chaos.sequences import Chaotic
+from tests.chaos.traced import Trace, traced
+from tests.conftest import PATIENCE_S, Census
+
+LIMIT_S = 60.0
+"""For a script; most take one second. What is not over by then hangs."""
+HUNG = 70
+"""Exit status of a process whose script did not end."""
+_OUR_ERROR = re.compile(r"\b(\w+Error): ")
+_LOST = ("WorkerLostError", "TemplateDiedError")
+
+
+@dataclass
+class Report:
+    """What came of a script."""
+
+    seed: int
+    wrong: str = ""
+    """What promise was broken."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Passes that ended with an error that is one of the promised outcomes."""
+    injected: Counter[str] = field(default_factory=Counter)
+    passes: int = 0
+    whole: int = 0
+    """Passes iterated to their end."""
+    batches: int = 0
+    """Compared."""
+    skipped: int = 0
+    restarts: int = 0
+    seconds: float = 0.0
+
+
+def serial(script: Script, epochs: int) -> list[list[bytes]]:
+    """Return the digests of each epoch's batches, built in this process."""
+    sequence = Chaotic(script.kind, script.batches, 0, (), "")
+    options = {name: script.options[name] for name in ("seed", "shuffle", "partition")}
+    with Loader(sequence, workers=0, **options) as loader:
+        return [[digest(batch) for batch in loader] for _ in range(epochs)]
+
+
+def run(script: Script) -> Report:
+    """Run a script and return what came of it. When it does not end, tell all there is to tell and end the process."""
+    began = time.perf_counter()
+    report = Report(script.seed)
+    before = Census.taken()
+    trace = Trace()
+    faulthandler.dump_traceback_later(1.5 * LIMIT_S, exit=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Keeper() as keeper:
+            injector = trace.injector = Injector(script.faults, script.own, folder, trace.targets, keeper)
+            keeper.watch(LIMIT_S, lambda: _hang(script, trace, injector))
+            with traced(trace, script.depth):
+                _consume(script, report, trace, injector, folder)
+                if not trace.closed:
+                    trace.engine = None
+                    gc.collect()  # A dataset closes itself when it is garbage.
+            report.injected = injector.injected()
+            _check_restarts(script, report, injector)
+    except Wrong as broken:
+        report.wrong = str(broken)
+    faulthandler.cancel_dump_traceback_later()
+    if not report.wrong:
+        report.wrong = _leftovers(before)
+    if report.wrong:
+        print(told(script, trace), report.wrong, sep="\n", file=sys.stderr, flush=True)
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+def _consume(script: Script, report: Report, trace: Trace, injector: Injector, folder: str) -> None:
+    # Two epochs a pass for those who take two at a time, and one that may have been begun before the first pass.
+    epochs = serial(script, 2 * script.passes + 1)
+    sequence = Chaotic(script.kind, script.batches, script.work_ms, script.own, folder)
+    free = list(range(len(epochs)))
+    try:
+        with _passes(script, sequence) as passes:
+            for done in passes:
+                _check(script, report, done, epochs, free, injector)
+            _check_engine(script, report, trace)
+    except Wrong:
+        raise
+    except Exception as error:
+        _check_error(script, report, error, injector)
+
+
+@contextlib.contextmanager
+def _passes(script: Script, sequence: Chaotic) -> Iterator[Iterator[Pass]]:
+    if script.dataset:
+        from keras_mpseq import to_dataset
+
+        yield dataset_passes(script, to_dataset(sequence, **script.options))
+    else:
+        with Loader(sequence, **script.options) as loader:
+            yield loader_passes(script, loader)
+
+
+def _check_engine(script: Script, report: Report, trace: Trace) -> None:
+    if trace.engine is not None:
+        stats = trace.engine.stats(0, 0, 0.0)
+        report.restarts = stats.restarts
+        failed = trace.failed if script.options["on_error"] == "skip" else 0
+        # Where two passes are zipped, the shorter one ends both.
+        zipped = failed and script.dataset and script.use == "zip"
+        if (report.skipped > failed or (report.skipped < failed and report.whole == report.passes)) and not zipped:
+            raise Wrong(f"{report.skipped} batches are missing, and {failed} failed and may be.")
+        if script.options["max_bytes"] is not None and stats.bytes_slots > script.options["max_bytes"]:
+            raise Wrong(f"The slots have {stats.bytes_slots} bytes, more than max_bytes.")
+
+
+def _check(
+    script: Script, report: Report, done: Pass, epochs: list[list[bytes]], free: list[int], inj: Injector
+) -> None:
+    """Compare a pass with the epoch of the serial run that it was."""
+    report.passes += 1
+    report.batches += len(done.taken)
+    if done.taken:
+        number = next((number for number in free if done.taken[0] in epochs[number]), None)
+        if number is None:
+            raise Wrong(f"Pass {report.passes}: the first batch is of no epoch that is still to come.")
+        free.remove(number)
+        _compare(script, done, epochs[number], f"Pass {report.passes}, epoch {number}")
+    if done.error is not None:
+        _check_error(script, report, done.error, inj)
+    elif done.whole:
+        report.whole += 1
+        report.skipped += script.batches - len(done.taken)
+
+
+def _compare(script: Script, done: Pass, epoch: list[bytes], name: str) -> None:
+    counts = Counter(done.taken)
+    if doubled := [epoch.index(batch) for batch, count in counts.items() if count > 1 and batch in epoch]:
+        raise Wrong(f"{name}: the batches at positions {doubled} came more than once.")
+    if wrong := [at for at, batch in enumerate(done.taken) if batch not in epoch]:
+        raise Wrong(f"{name}: the batches that came at {wrong} are none of the serial run.")
+    positions = [epoch.index(batch) for batch in done.taken]
+    if not script.options["ordered"] or done.any_order:
+        return
+    if positions != sorted(positions):
+        raise Wrong(f"{name}: batches came in the order {positions}.")
+    if script.options["on_error"] == "raise" and positions != list(range(len(positions))):
+        raise Wrong(f"{name}: a batch was left out: {positions}.")
+
+
+def _check_error(script: Script, report: Report, error: Exception, injector: Injector) -> None:
+    """Take an error for an outcome that was promised, if faults that happened explain it."""
+    names = _OUR_ERROR.findall(f"{type(error).__name__}: {error}")
+    if cause := error.__cause__:
+        names.append(type(cause).__name__)
+    deaths = injector.most_deaths(script.options["workers"])
+    starved = injector.done["starve"] > 0
+    attempts = script.options["attempts"]
+    if "TemplateDiedError" in names and (
+        injector.done["kill template"]
+        or injector.own()["own template"]
+        or any(o.phase == "unpickle" for o in script.own)
+    ):
+        report.errors["TemplateDiedError"] += 1
+    elif "WorkerTimeoutError" in names and script.options["timeout"] is not None:
+        report.errors["WorkerTimeoutError"] += 1
+    elif "WorkerLostError" in names and (deaths >= attempts or starved or script.options["timeout"] is not None):
+        report.errors["WorkerLostError"] += 1
+    elif starved and ("MemoryError" in names or "cannot be had" in str(error)):
+        report.errors["MemoryError"] += 1
+    else:
+        raise Wrong(f"An error that no fault explains: {type(error).__name__}: {error}") from error
+
+
+def _check_restarts(script: Script, report: Report, injector: Injector) -> None:
+    """No worker died of itself."""
+    most = injector.most_deaths(script.options["workers"])
+    if script.options["timeout"] is None and not injector.done["starve"] and report.restarts > most:
+        raise Wrong(f"{report.restarts} workers were lost, and {most} were killed.")
+
+
+def _leftovers(before: Census) -> str:
+    deadline = time.monotonic() + PATIENCE_S
+    while leaks := (left := Census.taken()).beyond(before):
+        if time.monotonic() > deadline:
+            for process in left.processes - before.processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            return "Left behind:\n" + "\n".join(leaks)
+        gc.collect()
+        psutil.wait_procs(left.processes - before.processes, 0.02)
+    return ""
+
+
+def told(script: Script, trace: Trace) -> str:
+    """Return what is known of a script that failed."""
+    injector = trace.injector
+    return "\n".join(
+        [
+            f"--- seed {script.seed} ---",
+            str(script),
+            "--- faults ---",
+            *(injector.log if injector else []),
+            *(f"{name}: {count}" for name, count in (injector.own() if injector else Counter()).items()),
+            "--- the scheduler's last events ---",
+            *trace.lines(),
+        ]
+    )
+
+
+def _hang(script: Script, trace: Trace, injector: Injector) -> None:
+    print(f"Seed {script.seed} hangs: not over after {LIMIT_S:g} s.", told(script, trace), sep="\n", file=sys.stderr)
+    print("--- stacks ---", file=sys.stderr, flush=True)
+    faulthandler.dump_traceback(all_threads=True)
+    print(*trace.stacks(), sep="\n", file=sys.stderr, flush=True)
+    os._exit(HUNG)

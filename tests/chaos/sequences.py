@@ -1,0 +1,121 @@
+"""What workers build under chaos. Imports NumPy and keras_mpseq only."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from keras_mpseq import SafeSequence, role
+from tests.chaos.script import Own
+from tests.sequences import once
+
+_TABLE = 1 << 17
+"""Numbers in the array that all workers share: one MiB."""
+
+
+class Chaotic(SafeSequence):
+    """Random batches of one of several kinds; now and then the process that builds one dies of it, or sleeps.
+
+    Args:
+        kind: small: some numbers, which travel many at a time. large: 160 KiB, built in place and leased. varying: 1 to
+            50 KiB, so that slots grow. versions: it changes before each epoch, also in an array that workers share.
+        batches: In an epoch.
+        work_ms: That building one takes.
+        own: What the processes do to themselves.
+        folder: For a file for each of these that has happened.
+    """
+
+    def __init__(self, kind: str, batches: int, work_ms: float, own: tuple[Own, ...], folder: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.batches = batches
+        self.work_ms = work_ms
+        self.own = own
+        self.folder = folder
+        self.level = 0
+        self.table = np.zeros(_TABLE) if kind == "versions" else np.zeros(0)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._at("unpickle")
+
+    def on_worker_start(self, worker: int) -> None:
+        self._at("start")
+
+    def on_epoch_begin(self) -> None:
+        if self.kind == "versions":
+            self.level = self.epoch * 7 + 1
+            self.table[:] = self.level
+
+    def __getitem__(self, index: int) -> Any:
+        self._at("begin", index)
+        batch = getattr(self, f"_{self.kind}")(index)
+        self._at("end", index)
+        return batch
+
+    def _small(self, index: int) -> Any:
+        numbers = self.rng(index).normal(size=(3, 2))
+        self._work(index)
+        return {
+            # Sorted, as TensorFlow gives dictionaries back.
+            "numpy": np.random.randint(0, 1 << 40, (3, 4)),
+            "python": np.array([random.random() for _ in range(3)]),
+            "rng": numbers,
+            "which": (np.full(3, index), np.full(3, self.epoch)),
+        }
+
+    def _large(self, index: int) -> Any:
+        image = self.empty((20, 32, 32), np.float64)
+        rng = self.rng(index)
+        image[:10] = rng.random((10, 32, 32))
+        self._work(index)
+        image[10:] = rng.random((10, 32, 32))
+        return image, np.full(20, index)
+
+    def _varying(self, index: int) -> Any:
+        rows = 1 + (index * 7 + self.epoch * 3) % 50
+        self._work(index)
+        return self.rng(index).random((rows, 128)), np.full(rows, index)
+
+    def _versions(self, index: int) -> Any:
+        self._work(index)
+        return self.table[index : index + 3] + self.rng(index).random(3), np.full(3, self.level)
+
+    def _work(self, index: int) -> None:
+        """Take as long as a batch takes; what happens half-way happens here."""
+        self._half()
+        self._at("half", index)
+        self._half()
+
+    def _half(self) -> None:
+        if self.work_ms:
+            time.sleep(self.work_ms / 2000)
+
+    def _at(self, phase: str, index: int = -1) -> None:
+        if role.in_worker:
+            act(self.own, self.folder, phase, index)
+
+
+def act(own: tuple[Own, ...], folder: str, phase: str, index: int) -> None:
+    """Do what is due at this place and was not done before."""
+    for fault in own:
+        if (fault.phase, fault.index) == (phase, index) and once(f"{folder}/{fault.number}"):
+            match fault.what:
+                case "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "template":
+                    os.kill(os.getppid(), signal.SIGKILL)
+                case "crash":
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                case "exit":
+                    os._exit(0)
+                case "nap":
+                    time.sleep(fault.ms / 1000)
