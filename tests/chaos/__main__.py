@@ -63,8 +63,8 @@ class Totals:
         yield f"{counts['scripts']} scripts, {self.injected.total()} faults, {len(self.failures)} broken promises."
         yield f"Faults: {_listed(self.injected)}."
         yield (
-            f"{counts['batches']} batches compared in {counts['passes']} passes, {counts['whole']} of which came to their "
-            f"end; {counts['restarts']} workers replaced."
+            f"{counts['batches']} batches compared in {counts['passes']} passes, {counts['whole']} of them to the end; "
+            f"{counts['restarts']} workers replaced."
         )
         yield f"Passes that ended with a promised error: {_listed(self.errors)}; batches skipped: {counts['skipped']}."
         if self.failures:

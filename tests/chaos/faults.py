@@ -108,7 +108,8 @@ class Injector:
         faults: In the order of time.
         own: What processes do to themselves.
         folder: Where each of these leaves a file when it happens.
-        targets: Returns the pids of the template, if there is one, and of the workers.
+        targets: Returns the pids of the template, if there is one, and of the workers that live.
+        workers: How many there are when all live.
         keeper: Ends what has an end.
     """
 
@@ -118,12 +119,14 @@ class Injector:
         own: Sequence[Own],
         folder: str,
         targets: Callable[[], tuple[int | None, list[int]]],
+        workers: int,
         keeper: Keeper,
     ) -> None:
         self._faults = list(faults)
         self._own = own
         self._folder = folder
         self._targets = targets
+        self._workers = workers
         self._keeper = keeper
         self._steps = self._taken = 0
         self._lock = threading.RLock()
@@ -131,7 +134,7 @@ class Injector:
         self.done: Counter[str] = Counter()
         """Faults from outside that happened."""
         self.deaths = 0
-        """Workers that these killed: as many as there were, where it was their template."""
+        """Workers that these killed: all of them where it was their template, also those not yet forked."""
 
     # --- the timetable ---
 
@@ -172,7 +175,7 @@ class Injector:
         name = f"{fault.what} template" if whole else fault.what
         self.done[name] += 1
         if fault.what in LETHAL:
-            self.deaths += len(workers) if whole else 1
+            self.deaths += self._workers if whole else 1
         self.log.append(f"after {self._taken} batches, at {step}: {name} {pid}" + (f" {fault.ms} ms" * (fault.ms > 0)))
         return True
 
@@ -245,7 +248,7 @@ class Injector:
         """Return all faults that happened."""
         return self.done + self.own()
 
-    def most_deaths(self, workers: int) -> int:
+    def most_deaths(self) -> int:
         """Return how many workers may have died of all this, at the most."""
         own = self.own()
-        return self.deaths + sum(own[f"own {what}"] for what in LETHAL) + own["own template"] * workers
+        return self.deaths + sum(own[f"own {what}"] for what in LETHAL) + own["own template"] * self._workers

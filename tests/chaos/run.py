@@ -69,7 +69,9 @@ def run(script: Script) -> Report:
     faulthandler.dump_traceback_later(1.5 * LIMIT_S, exit=True)
     try:
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Keeper() as keeper:
-            injector = trace.injector = Injector(script.faults, script.own, folder, trace.targets, keeper)
+            injector = trace.injector = Injector(
+                script.faults, script.own, folder, trace.targets, script.options["workers"], keeper
+            )
             keeper.watch(LIMIT_S, lambda: _hang(script, trace, injector))
             with traced(trace, script.depth):
                 _consume(script, report, trace, injector, folder)
@@ -168,7 +170,7 @@ def _check_error(script: Script, report: Report, error: Exception, injector: Inj
     names = _OUR_ERROR.findall(f"{type(error).__name__}: {error}")
     if cause := error.__cause__:
         names.append(type(cause).__name__)
-    deaths = injector.most_deaths(script.options["workers"])
+    deaths = injector.most_deaths()
     starved = injector.done["starve"] > 0
     attempts = script.options["attempts"]
     if "TemplateDiedError" in names and (
@@ -189,7 +191,7 @@ def _check_error(script: Script, report: Report, error: Exception, injector: Inj
 
 def _check_restarts(script: Script, report: Report, injector: Injector) -> None:
     """No worker died of itself."""
-    most = injector.most_deaths(script.options["workers"])
+    most = injector.most_deaths()
     if script.options["timeout"] is None and not injector.done["starve"] and report.restarts > most:
         raise Wrong(f"{report.restarts} workers were lost, and {most} were killed.")
 

@@ -104,6 +104,40 @@ class Chaotic(SafeSequence):
             act(self.own, self.folder, phase, index)
 
 
+class Acting:
+    """Batches that follow from their index alone, in any loader's workers; the same faults.
+
+    Args:
+        batches: How many.
+        work_ms: That building one takes.
+        own: What the processes do to themselves.
+        folder: As above.
+    """
+
+    def __init__(self, batches: int, work_ms: float, own: tuple[Own, ...], folder: str) -> None:
+        self.batches = batches
+        self.work_ms = work_ms
+        self.own = own
+        self.folder = folder
+        self.home = os.getpid()
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, index: int) -> Any:
+        self._at("begin", index)
+        batch = np.random.default_rng(index).random((20, 32, 32)), np.full(20, index)
+        time.sleep(self.work_ms / 2000)
+        self._at("half", index)
+        time.sleep(self.work_ms / 2000)
+        self._at("end", index)
+        return batch
+
+    def _at(self, phase: str, index: int) -> None:
+        if os.getpid() != self.home:  # Keras builds the first two in the training process, which is to live.
+            act(self.own, self.folder, phase, index)
+
+
 def act(own: tuple[Own, ...], folder: str, phase: str, index: int) -> None:
     """Do what is due at this place and was not done before."""
     for fault in own:
