@@ -29,7 +29,7 @@ from tests.chaos.script import script_of
 _ROOT = Path(__file__).resolve().parents[2]
 _JOBS_PER_CORE = 2
 """Scripts wait as often as they work."""
-_LATEST = 400
+_LATEST = 1200
 """Lines of a failure that are printed."""
 
 

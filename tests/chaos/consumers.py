@@ -143,8 +143,6 @@ def _at_a_time(takes: Iterable[Callable[[], Pass]]) -> list[Pass]:
 
 def dataset_passes(script: Script, dataset: Any) -> Iterator[Pass]:
     """Iterate a tf.data.Dataset as the script says."""
-    import tensorflow as tf
-
     for _ in range(script.passes):
         match script.use:
             case "fast":
@@ -164,7 +162,7 @@ def dataset_passes(script: Script, dataset: Any) -> Iterator[Pass]:
             case "shuffle":
                 yield taken(iter(dataset.shuffle(script.batches)), any_order=True)
             case "zip":
-                yield from _zipped(tf.data.Dataset.zip((dataset, dataset)))
+                yield from _zipped(dataset.zip((dataset, dataset)))
 
 
 def _zipped(pairs: Any) -> list[Pass]:

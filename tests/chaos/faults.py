@@ -59,9 +59,21 @@ class Keeper:
             heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), function))
             self._changed.notify()
 
-    def watch(self, seconds: float, hang: Callable[[], object]) -> None:
-        """Call *hang* when the block takes so long."""
-        self.later(seconds, lambda: self._over or hang())
+    def watch(self, patience_s: float, still: Callable[[], float], hang: Callable[[], object]) -> None:
+        """Call *hang* when the block has not ended and nothing has moved for so long.
+
+        Args:
+            patience_s: Seconds.
+            still: Returns for how many seconds nothing has moved.
+            hang: Does not return.
+        """
+
+        def look() -> None:
+            if not self._over:
+                left = patience_s - still()
+                hang() if left <= 0 else self.later(left, look)
+
+        self.later(patience_s, look)
 
     def _run(self) -> None:
         while True:
@@ -240,9 +252,10 @@ class Injector:
 
     # --- what came of it ---
 
-    def own(self) -> Counter[str]:
+    def own(self, phases: Sequence[str] = ("unpickle", "start", "begin", "half", "end")) -> Counter[str]:
         """Return what processes have done to themselves."""
-        return Counter(f"own {fault.what}" for fault in self._own if (Path(self._folder) / str(fault.number)).exists())
+        happened = {int(name) for name in os.listdir(self._folder)}
+        return Counter(f"own {own.what}" for own in self._own if own.number in happened and own.phase in phases)
 
     def injected(self) -> Counter[str]:
         """Return all faults that happened."""

@@ -12,20 +12,22 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psutil
+import tensorflow as tf
 
-from keras_mpseq import Loader
+from keras_mpseq import Loader, generator_dataset, process_map, to_dataset
 from tests.chaos.consumers import Pass, Wrong, dataset_passes, digest, loader_passes
 from tests.chaos.faults import Injector, Keeper
-from tests.chaos.script import Script
-from tests.chaos.sequences import Chaotic
+from tests.chaos.script import PARTITIONS, Script
+from tests.chaos.sequences import Chaotic, Generated, Mapped
 from tests.chaos.traced import Trace, traced
 from tests.conftest import PATIENCE_S, Census
 
 LIMIT_S = 60.0
-"""For a script; most take one second. What is not over by then hangs."""
+"""Without a single event: that is a hang. A whole script takes one second, and a minute where the machine is busy."""
 HUNG = 70
 """Exit status of a process whose script did not end."""
 _OUR_ERROR = re.compile(r"\b(\w+Error): ")
@@ -54,10 +56,29 @@ class Report:
 
 def serial(script: Script, epochs: int) -> list[list[bytes]]:
     """Return the digests of each epoch's batches, built in this process."""
-    sequence = Chaotic(script.kind, script.batches, 0, (), "")
-    options = {name: script.options[name] for name in ("seed", "shuffle", "partition")}
-    with Loader(sequence, workers=0, **options) as loader:
-        return [[digest(batch) for batch in loader] for _ in range(epochs)]
+    names = ("seed", "shuffle", "partition")
+    calm = replace(script, work_ms=0, own=(), options={k: v for k, v in script.options.items() if k in names})
+    with pipeline(calm, "", workers=0) as batches:
+        return [[digest(batch) for batch in batches] for _ in range(epochs)]
+
+
+@contextlib.contextmanager
+def pipeline(script: Script, folder: str, **options: Any) -> Iterator[Any]:
+    """Make what the script iterates."""
+    options = {**script.options, **options}
+    if script.way in ("loader", "dataset"):
+        sequence = Chaotic(script.kind, script.batches, script.work_ms, script.own, folder)
+        if script.way == "dataset" and options["workers"]:
+            yield to_dataset(sequence, **options)
+        else:
+            with Loader(sequence, **options) as loader:
+                yield loader
+    elif script.way == "map":
+        mapped = Mapped(script.kind, script.work_ms, script.own, folder)
+        yield process_map(tf.data.Dataset.range(script.batches), mapped, **options)
+    else:
+        generated = Generated(script.batches, script.kind, script.work_ms, script.own, folder)
+        yield generator_dataset(generated, PARTITIONS, **options)
 
 
 def run(script: Script) -> Report:
@@ -66,13 +87,13 @@ def run(script: Script) -> Report:
     report = Report(script.seed)
     before = Census.taken()
     trace = Trace()
-    faulthandler.dump_traceback_later(1.5 * LIMIT_S, exit=True)
+    faulthandler.dump_traceback_later(10 * LIMIT_S, exit=True)  # For the case that no Python code runs at all.
     try:
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Keeper() as keeper:
             injector = trace.injector = Injector(
                 script.faults, script.own, folder, trace.targets, script.options["workers"], keeper
             )
-            keeper.watch(LIMIT_S, lambda: _hang(script, trace, injector))
+            keeper.watch(LIMIT_S, lambda: time.monotonic() - trace.moved, lambda: _hang(script, trace, injector))
             with traced(trace, script.depth):
                 _consume(script, report, trace, injector, folder)
                 if not trace.closed:
@@ -94,11 +115,10 @@ def run(script: Script) -> Report:
 def _consume(script: Script, report: Report, trace: Trace, injector: Injector, folder: str) -> None:
     # Two epochs a pass for those who take two at a time, and one that may have been begun before the first pass.
     epochs = serial(script, 2 * script.passes + 1)
-    sequence = Chaotic(script.kind, script.batches, script.work_ms, script.own, folder)
     free = list(range(len(epochs)))
     try:
-        with _passes(script, sequence) as passes:
-            for done in passes:
+        with pipeline(script, folder) as batches:
+            for done in (dataset_passes if script.dataset else loader_passes)(script, batches):
                 _check(script, report, done, epochs, free, injector)
             _check_engine(script, report, trace)
     except Wrong:
@@ -107,28 +127,22 @@ def _consume(script: Script, report: Report, trace: Trace, injector: Injector, f
         _check_error(script, report, error, injector)
 
 
-@contextlib.contextmanager
-def _passes(script: Script, sequence: Chaotic) -> Iterator[Iterator[Pass]]:
-    if script.dataset:
-        from keras_mpseq import to_dataset
-
-        yield dataset_passes(script, to_dataset(sequence, **script.options))
-    else:
-        with Loader(sequence, **script.options) as loader:
-            yield loader_passes(script, loader)
-
-
 def _check_engine(script: Script, report: Report, trace: Trace) -> None:
     if trace.engine is not None:
         stats = trace.engine.stats(0, 0, 0.0)
         report.restarts = stats.restarts
-        failed = trace.failed if script.options["on_error"] == "skip" else 0
-        # Where two passes are zipped, the shorter one ends both.
-        zipped = failed and script.dataset and script.use == "zip"
-        if (report.skipped > failed or (report.skipped < failed and report.whole == report.passes)) and not zipped:
-            raise Wrong(f"{report.skipped} batches are missing, and {failed} failed and may be.")
+        _check_skipped(script, report, trace.failed)
         if script.options["max_bytes"] is not None and stats.bytes_slots > script.options["max_bytes"]:
             raise Wrong(f"The slots have {stats.bytes_slots} bytes, more than max_bytes.")
+
+
+def _check_skipped(script: Script, report: Report, failed: int) -> None:
+    """Compare what is missing in passes that came to their end with what failed and was to be skipped."""
+    allowed = failed if script.options["on_error"] == "skip" else 0
+    if allowed and script.dataset and script.use == "zip":
+        return  # The shorter one ends both.
+    if report.skipped > allowed or (report.skipped < allowed and report.whole == report.passes):
+        raise Wrong(f"{report.skipped} batches are missing, and {allowed} failed and may be.")
 
 
 def _check(
@@ -226,7 +240,9 @@ def told(script: Script, trace: Trace) -> str:
 
 
 def _hang(script: Script, trace: Trace, injector: Injector) -> None:
-    print(f"Seed {script.seed} hangs: not over after {LIMIT_S:g} s.", told(script, trace), sep="\n", file=sys.stderr)
+    print(
+        f"Seed {script.seed} hangs: nothing happens for {LIMIT_S:g} s.", told(script, trace), sep="\n", file=sys.stderr
+    )
     print("--- stacks ---", file=sys.stderr, flush=True)
     faulthandler.dump_traceback(all_threads=True)
     print(*trace.stacks(), sep="\n", file=sys.stderr, flush=True)

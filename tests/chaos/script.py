@@ -13,6 +13,9 @@ TEMPLATE = -1
 """In the place of a worker's rank: the template process; where there is none, a worker."""
 KINDS = ("small", "large", "varying", "versions")
 LOADER_USES = ("fast", "slow", "abandon", "close", "hold", "zip", "threads")
+WAYS = {"loader": 10, "dataset": 6, "map": 2, "generators": 2}
+"""Loader, to_dataset, process_map, generator_dataset; and how often."""
+PARTITIONS = 4
 DATASET_USES = ("fast", "slow", "abandon", "list", "cache", "shuffle", "zip")
 LETHAL = frozenset({"kill", "terminate", "crash", "exit"})
 PAUSING = frozenset({"stop", "pulse", "nap"})
@@ -58,8 +61,8 @@ class Script:
     passes: int
     work_ms: float
     """For a batch."""
-    dataset: bool
-    """to_dataset rather than Loader."""
+    way: str
+    """A key of WAYS."""
     use: str
     until: int
     """Batches taken in a pass by a consumer that leaves early."""
@@ -70,9 +73,9 @@ class Script:
     own: tuple[Own, ...]
 
     @property
-    def template(self) -> bool:
-        """Workers are forked from a template."""
-        return bool(self.options["launcher"] == "template")
+    def dataset(self) -> bool:
+        """It is tf.data that iterates."""
+        return self.way != "loader"
 
     def __str__(self) -> str:
         return "\n".join(f"  {field.name}: {getattr(self, field.name)}" for field in fields(self))
@@ -81,13 +84,13 @@ class Script:
 def script_of(seed: int) -> Script:
     """Return the script of *seed*."""
     draw = random.Random(f"chaos {seed}")
-    dataset = draw.random() < 0.4
-    kind = draw.choice(KINDS)
+    way = _weighted(draw, WAYS)
+    kind = draw.choice(KINDS if way in ("loader", "dataset") else KINDS[:2])
     batches = draw.randint(8, 36)
     passes = draw.randint(2, 3)
-    use = draw.choice(DATASET_USES if dataset else LOADER_USES)
+    use = draw.choice(LOADER_USES if way == "loader" else DATASET_USES)
     until = draw.randint(1, batches) if use in ("abandon", "close") else batches
-    options = _options(draw, kind)
+    options = _options(draw, kind, way)
     taken = passes * until * (2 if use in ("zip", "threads") else 1)
     return Script(
         seed=seed,
@@ -95,7 +98,7 @@ def script_of(seed: int) -> Script:
         batches=batches,
         passes=passes,
         work_ms=draw.choice((0, 0.5, 1, 2, 4)),
-        dataset=dataset,
+        way=way,
         use=use,
         until=until,
         options=options,
@@ -105,9 +108,9 @@ def script_of(seed: int) -> Script:
     )
 
 
-def _options(draw: random.Random, kind: str) -> dict[str, Any]:
+def _options(draw: random.Random, kind: str, way: str) -> dict[str, Any]:
     workers = _weighted(draw, {1: 1, 2: 4, 3: 3, 4: 2})
-    return {
+    options = {
         "workers": workers,
         "launcher": _weighted(draw, {"template": 9, "spawn": 1}),
         "attempts": _weighted(draw, {1: 1, 2: 5, 3: 5, 8: 9}),
@@ -122,6 +125,11 @@ def _options(draw: random.Random, kind: str) -> dict[str, Any]:
         "strict": draw.random() < 0.1,
         "seed": draw.randint(0, 1 << 33),
     }
+    if way in ("map", "generators"):
+        options = {name: value for name, value in options.items() if name not in ("shuffle", "partition", "strict")}
+    if way == "generators":
+        options["on_error"] = "raise"  # With "skip" a partition is given up, however much of it is left.
+    return options
 
 
 def _faults(draw: random.Random, taken: int, template: bool) -> tuple[Fault, ...]:
@@ -135,7 +143,7 @@ def _faults(draw: random.Random, taken: int, template: bool) -> tuple[Fault, ...
         whom = draw.randint(0, 3)
         if template and draw.random() < (0.3 if what == "stop" else 0.05 if what == "kill" else 0):
             whom = TEMPLATE
-        faults.append(Fault(draw.randrange(taken), draw.choice((0, 0, 1, 2, 3, 5, 8)), what, whom, ms))
+        faults.append(Fault(draw.randint(0, taken), draw.choice((0, 0, 1, 2, 3, 5, 8)), what, whom, ms))
     return tuple(sorted(faults))
 
 

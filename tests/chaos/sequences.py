@@ -6,12 +6,13 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from keras_mpseq import SafeSequence, role
-from tests.chaos.script import Own
+from tests.chaos.script import PARTITIONS, Own
 from tests.sequences import once
 
 _TABLE = 1 << 17
@@ -102,6 +103,48 @@ class Chaotic(SafeSequence):
     def _at(self, phase: str, index: int = -1) -> None:
         if role.in_worker:
             act(self.own, self.folder, phase, index)
+
+
+class Mapped:
+    """A function for process_map: random elements of a kind, small or large.
+
+    Args:
+        kind: As above, like all that follow.
+        work_ms: For an element.
+        own: With the number of an element as its index.
+        folder: For files.
+    """
+
+    def __init__(self, kind: str, work_ms: float, own: tuple[Own, ...], folder: str) -> None:
+        self.size = (20, 32, 32) if kind == "large" else (3, 2)
+        self.work_ms = work_ms
+        self.own = own
+        self.folder = folder
+
+    def __call__(self, number: Any) -> Any:
+        self._at("begin", int(number))
+        element = np.random.random(self.size), np.int64(number)
+        time.sleep(self.work_ms / 1000)
+        self._at("half", int(number))
+        self._at("end", int(number))
+        return element
+
+    def _at(self, phase: str, index: int) -> None:
+        if role.in_worker:
+            act(self.own, self.folder, phase, index)
+
+
+class Generated(Mapped):
+    """A function for generator_dataset: the same elements, dealt to partitions of different size."""
+
+    def __init__(self, elements: int, kind: str, work_ms: float, own: tuple[Own, ...], folder: str) -> None:
+        super().__init__(kind, work_ms, own, folder)
+        self.elements = elements
+
+    def __call__(self, partition: Any) -> Iterator[Any]:
+        for number in range(self.elements):
+            if min(number % (PARTITIONS + 2), PARTITIONS - 1) == partition:
+                yield super().__call__(number)
 
 
 class Acting:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -16,12 +16,13 @@ from keras_mpseq import engine, pool
 from keras_mpseq.backend import Ended, Said
 from keras_mpseq.launcher import SpawnLauncher, TemplateLauncher
 from keras_mpseq.local_backend import LocalBackend
-from keras_mpseq.messages import Action, Batch, Deliver, Event, Failure, Lost
+from keras_mpseq.messages import Action, Batch, Deliver, Event, Failure, GiveUp, Lost, Past, StartFailed, WorkerLost
 from keras_mpseq.order import Order
 from keras_mpseq.scheduler import Scheduler
 from keras_mpseq.worker import DUMP_SIGNAL
 from tests.chaos.faults import Injector, children, state
 
+_T = TypeVar("_T")
 _EVENTS_KEPT = 300
 _STACK_BYTES = 1 << 16
 _DUMP_S = 2.0
@@ -33,22 +34,25 @@ class Trace:
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self.events: deque[tuple[float, Event, list[Action]]] = deque(maxlen=_EVENTS_KEPT)
+        self.events: deque[tuple[float, Event | str, list[Action | str]]] = deque(maxlen=_EVENTS_KEPT)
         self.injector: Injector | None = None
         self.engine: engine.Engine | None = None
         self.backend: LocalBackend | None = None
         self.closed = False
+        self.moved = self.began
+        """When something happened last."""
         self.failed = 0
         """Outcomes that were errors and took a batch's place."""
 
     def step(self, name: str) -> None:
         """Make a step of the timetable."""
+        self.moved = time.monotonic()
         if self.injector is not None:
             self.injector.step(name)
 
     def note(self, event: Event, actions: list[Action]) -> None:
         """Keep an event and what it led to."""
-        self.events.append((time.monotonic() - self.began, event, actions))
+        self.events.append((time.monotonic() - self.began, _kept(event), [_kept(action) for action in actions]))
         for action in actions:
             if isinstance(action, Deliver):
                 self.failed += isinstance(action.outcome, (Lost, Failure))
@@ -69,8 +73,9 @@ class Trace:
     def lines(self) -> Iterator[str]:
         """Yield the last events, a line each."""
         for when, event, actions in self.events:
-            yield f"{when:9.4f} {_short(event)}"
-            yield from (f"            -> {_short(action)}" for action in actions)
+            yield f"{when:9.4f} {event if isinstance(event, str) else _short(event)}"
+            for action in actions:
+                yield f"            -> {action if isinstance(action, str) else _short(action)}"
 
     def stacks(self) -> Iterator[str]:
         """Yield what the other processes are at. Ends the workers."""
@@ -85,6 +90,14 @@ class Trace:
         time.sleep(_DUMP_S)
         for worker, fd in getattr(self.backend, "_stacks", {}).items():
             yield f"stack of worker {worker}:\n{os.pread(fd, _STACK_BYTES, 0).decode(errors='replace')}"
+
+
+def _kept(value: _T) -> _T | str:
+    """Return an event or action, or its text where it may hold an error: its traceback holds the dataset."""
+    held = isinstance(value, (WorkerLost, StartFailed, GiveUp))
+    held = held or not isinstance(getattr(value, "outcome", None), (Batch, Past, type(None)))
+    held = held or any(isinstance(outcome, Failure) for outcome in getattr(value, "outcomes", ()))
+    return _short(value) if held else value
 
 
 def _short(value: Any) -> str:
