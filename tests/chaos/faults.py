@@ -254,7 +254,7 @@ class Injector:
 
     def own(self, phases: Sequence[str] = ("unpickle", "start", "begin", "half", "end")) -> Counter[str]:
         """Return what processes have done to themselves."""
-        happened = {int(name) for name in os.listdir(self._folder)}
+        happened = {int(path.name) for path in Path(self._folder).iterdir()}
         return Counter(f"own {own.what}" for own in self._own if own.number in happened and own.phase in phases)
 
     def injected(self) -> Counter[str]:

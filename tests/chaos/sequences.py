@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_mpseq import SafeSequence, role
+from tests.chaos.acting import act
 from tests.chaos.script import PARTITIONS, Own
-from tests.sequences import once
 
 _TABLE = 1 << 17
 """Numbers in the array that all workers share: one MiB."""
@@ -145,54 +143,3 @@ class Generated(Mapped):
         for number in range(self.elements):
             if min(number % (PARTITIONS + 2), PARTITIONS - 1) == partition:
                 yield super().__call__(number)
-
-
-class Acting:
-    """Batches that follow from their index alone, in any loader's workers; the same faults.
-
-    Args:
-        batches: How many.
-        work_ms: That building one takes.
-        own: What the processes do to themselves.
-        folder: As above.
-    """
-
-    def __init__(self, batches: int, work_ms: float, own: tuple[Own, ...], folder: str) -> None:
-        self.batches = batches
-        self.work_ms = work_ms
-        self.own = own
-        self.folder = folder
-        self.home = os.getpid()
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __getitem__(self, index: int) -> Any:
-        self._at("begin", index)
-        batch = np.random.default_rng(index).random((20, 32, 32)), np.full(20, index)
-        time.sleep(self.work_ms / 2000)
-        self._at("half", index)
-        time.sleep(self.work_ms / 2000)
-        self._at("end", index)
-        return batch
-
-    def _at(self, phase: str, index: int) -> None:
-        if os.getpid() != self.home:  # Keras builds the first two in the training process, which is to live.
-            act(self.own, self.folder, phase, index)
-
-
-def act(own: tuple[Own, ...], folder: str, phase: str, index: int) -> None:
-    """Do what is due at this place and was not done before."""
-    for fault in own:
-        if (fault.phase, fault.index) == (phase, index) and once(f"{folder}/{fault.number}"):
-            match fault.what:
-                case "kill":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                case "template":
-                    os.kill(os.getppid(), signal.SIGKILL)
-                case "crash":
-                    os.kill(os.getpid(), signal.SIGSEGV)
-                case "exit":
-                    os._exit(0)
-                case "nap":
-                    time.sleep(fault.ms / 1000)
