@@ -1,5 +1,6 @@
 # make demo    train a small model on images that several processes decode
 # make test    everything that CI checks
+# make chaos   kill, stop and starve workers for 30 minutes, and compare every batch
 # make bench   this package and its peers side by side; installs the peers, torch among them
 # make docs    write the reference pages anew
 # make clean   remove .venv, .venv-matrix and caches
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .venv-matrix
 
-.PHONY: demo test test-backends test-keras-matrix bench docs clean
+.PHONY: demo test test-backends test-keras-matrix chaos bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -36,6 +37,9 @@ test-keras-matrix: matrix-lowest matrix-newest
 matrix-%: $(MATRIX)/%/made
 	$(MATRIX)/$*/bin/python -m pip list --disable-pip-version-check | grep -iE '^(keras|tf.keras|tensorflow|numpy) '
 	$(MATRIX)/$*/bin/python -m pytest -W default tests/test_fit.py tests/test_keras_own.py tests/test_legacy.py
+
+chaos: $(VENV)/has-dev
+	$(BIN)/python -m tests.chaos $(or $(ARGS),--minutes 30)
 
 bench: $(VENV)/has-bench
 	$(BIN)/python -m tests.bench $(ARGS)

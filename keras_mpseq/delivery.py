@@ -124,10 +124,12 @@ class Delivery:
         """Return how many batches a task should have, if that changes: several where a message costs more than one.
 
         Args:
-            nbytes: Of the largest batch of a task.
+            nbytes: Of the largest batch of a task; 0 where all of them failed, which tells nothing of the next.
             seconds: That one of its batches took.
         """
-        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, nbytes)
+        if not nbytes:
+            return None
+        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // nbytes
         chunk = max(1, min(_CHUNK_MOST, most, 2 * self._chunk, ceil(_CHUNK_S / max(seconds, 1e-6))))
         changed = chunk != self._chunk
         self._chunk = chunk

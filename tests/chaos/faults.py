@@ -137,6 +137,7 @@ class Injector:
         self._faults = list(faults)
         self._own = own
         self._folder = folder
+        self._happened: set[int] = set()
         self._targets = targets
         self._workers = workers
         self._keeper = keeper
@@ -254,8 +255,9 @@ class Injector:
 
     def own(self, phases: Sequence[str] = ("unpickle", "start", "begin", "half", "end")) -> Counter[str]:
         """Return what processes have done to themselves."""
-        happened = {int(path.name) for path in Path(self._folder).iterdir()}
-        return Counter(f"own {own.what}" for own in self._own if own.number in happened and own.phase in phases)
+        with contextlib.suppress(FileNotFoundError):  # The script is over: what was found last is all there is.
+            self._happened |= {int(path.name) for path in Path(self._folder).iterdir()}
+        return Counter(f"own {own.what}" for own in self._own if own.number in self._happened and own.phase in phases)
 
     def injected(self) -> Counter[str]:
         """Return all faults that happened."""

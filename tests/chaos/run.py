@@ -31,7 +31,6 @@ LIMIT_S = 60.0
 HUNG = 70
 """Exit status of a process whose script did not end."""
 _OUR_ERROR = re.compile(r"\b(\w+Error): ")
-_LOST = ("WorkerLostError", "TemplateDiedError")
 
 
 @dataclass
@@ -94,7 +93,8 @@ def run(script: Script) -> Report:
                 script.faults, script.own, folder, trace.targets, script.options["workers"], keeper
             )
             keeper.watch(LIMIT_S, lambda: time.monotonic() - trace.moved, lambda: _hang(script, trace, injector))
-            with traced(trace, script.depth):
+            with contextlib.ExitStack() as end, traced(trace, script.depth):
+                end.callback(injector.own)  # While the folder is there.
                 _consume(script, report, trace, injector, folder)
                 if not trace.closed:
                     trace.engine = None
@@ -187,17 +187,15 @@ def _check_error(script: Script, report: Report, error: Exception, injector: Inj
     deaths = injector.most_deaths()
     starved = injector.done["starve"] > 0
     attempts = script.options["attempts"]
-    if "TemplateDiedError" in names and (
-        injector.done["kill template"]
-        or injector.own()["own template"]
-        or any(o.phase == "unpickle" for o in script.own)
-    ):
+    # Before the first batch nothing is tried again: a sequence that cannot be loaded is told at once.
+    templates = injector.done["kill template"] + injector.own()["own template"]
+    if "TemplateDiedError" in names and (templates >= attempts or injector.own(("unpickle",))):
         report.errors["TemplateDiedError"] += 1
     elif "WorkerTimeoutError" in names and script.options["timeout"] is not None:
         report.errors["WorkerTimeoutError"] += 1
     elif "WorkerLostError" in names and (deaths >= attempts or starved or script.options["timeout"] is not None):
         report.errors["WorkerLostError"] += 1
-    elif starved and ("MemoryError" in names or "cannot be had" in str(error)):
+    elif starved and re.search("MemoryError|cannot be had", f"{error!r} {error}"):
         report.errors["MemoryError"] += 1
     else:
         raise Wrong(f"An error that no fault explains: {type(error).__name__}: {error}") from error
