@@ -18,8 +18,7 @@ from keras_mpseq.backend import Ended, Said
 from keras_mpseq.build import STATEFUL_REMEDY
 from keras_mpseq.deadlines import Deadlines, start_limit
 from keras_mpseq.delivery import Delivery
-from keras_mpseq.errors import MpseqError, load_error, scarce
-from keras_mpseq.launcher import TemplateDiedError
+from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, load_error, scarce
 from keras_mpseq.ledger import WorkerState
 from keras_mpseq.local import close_resources
 from keras_mpseq.local_backend import LocalBackend
@@ -283,12 +282,11 @@ class Engine:
         try:
             with scarce("A worker process cannot be started"):
                 self.backend.spawn(worker)
-        except TemplateDiedError as error:  # Like a worker that dies while it starts: it is tried again.
-            self._events.append(WorkerLost(worker, error, None))
-            return
         except MpseqError as error:
             error.worker = worker
-            self._events.append(StartFailed(worker, error))
+            # A template that dies while it starts is tried again, like a worker that does.
+            died = isinstance(error, WorkerLostError) and not isinstance(error, WorkerTimeoutError)
+            self._events.append(WorkerLost(worker, error, None) if died else StartFailed(worker, error))
             return
         self._alive.add(worker)
         self._deadlines.start(worker, time.monotonic())

@@ -254,7 +254,10 @@ def measured(side: str, seed: int) -> dict[str, Any]:
             sys.exit(f"Seed {seed} on {side} did not end: this harness is wrong, or the machine is too busy.")
         answer = _last_line(out)
         if not answer.startswith("{"):
-            return {"outcome": DIED, "detail": f"status {status}: {_last_line(err)}", "faults": 0, "left": left}
+            # torch raises in a handler of SIGCHLD, which may run anywhere.
+            name, _, _ = _last_line(err).partition(":")
+            outcome = (RAISED, name) if status == 1 else (DIED, f"status {status}")
+            return {"outcome": outcome[0], "detail": outcome[1], "faults": 0, "left": left}
         return {**json.loads(answer), "left": left}
 
 

@@ -43,6 +43,14 @@ def state(pid: int) -> str:
     return ""
 
 
+def ticks(pid: int) -> int:
+    """Return how long a process has run, in clock ticks; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    return 0
+
+
 class Keeper:
     """A thread that calls functions later. Ends with the `with` block, and calls then what is still to be called."""
 
@@ -200,7 +208,7 @@ class Injector:
             case "pulse":
                 return self._pulses(process, fault.ms / 1000)
             case "slow":
-                return self._slows(process)
+                return self._slows(process, fault.ms / 1000)
             case "starve":
                 return self._starves(process, fault.ms / 1000)
             case _:
@@ -225,13 +233,25 @@ class Injector:
         self._keeper.later(2 * _PULSES * seconds, lambda: (process.signal(signal.SIGCONT), os.close(process.fd)))
         return True
 
-    def _slows(self, process: Process) -> bool:
-        with contextlib.suppress(ProcessLookupError):
+    def _slows(self, process: Process, seconds: float) -> bool:
+        """One core, and the lowest priority, for a while."""
+        cores = os.sched_getaffinity(0)
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        try:
             os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST)
-            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+            os.sched_setaffinity(process.pid, {min(cores)})
+        except ProcessLookupError:
+            return False
+
+        def let_go() -> None:
+            if process.signal(0):  # Unreaped or alive, or the pid could be another's by now.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.sched_setaffinity(process.pid, cores)
+                    os.setpriority(os.PRIO_PROCESS, process.pid, nice)  # Which not everybody may.
             os.close(process.fd)
-            return True
-        return False
+
+        self._keeper.later(seconds, let_go)
+        return True
 
     def _starves(self, process: Process, seconds: float) -> bool:
         """No more memory for a while."""
@@ -242,8 +262,7 @@ class Injector:
             return False
 
         def feed() -> None:
-            # Unreaped or alive, or the pid could be another's by now.
-            if process.signal(0):
+            if process.signal(0):  # As above.
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(process.pid, resource.RLIMIT_AS, before)
             os.close(process.fd)

@@ -92,7 +92,7 @@ def run(script: Script) -> Report:
             injector = trace.injector = Injector(
                 script.faults, script.own, folder, trace.targets, script.options["workers"], keeper
             )
-            keeper.watch(LIMIT_S, lambda: time.monotonic() - trace.moved, lambda: _hang(script, trace, injector))
+            keeper.watch(LIMIT_S, trace.still, lambda: _hang(script, trace, injector))
             with contextlib.ExitStack() as end, traced(trace, script.depth):
                 end.callback(injector.own)  # While the folder is there.
                 _consume(script, report, trace, injector, folder)
@@ -189,8 +189,8 @@ def _check_error(script: Script, report: Report, error: Exception, injector: Inj
     attempts = script.options["attempts"]
     # Before the first batch nothing is tried again: a sequence that cannot be loaded is told at once.
     templates = injector.done["kill template"] + injector.own()["own template"]
-    if "TemplateDiedError" in names and (templates >= attempts or injector.own(("unpickle",))):
-        report.errors["TemplateDiedError"] += 1
+    if "template process" in str(error) and (templates >= attempts or injector.own(("unpickle",))):
+        report.errors["WorkerLostError of the template"] += 1
     elif "WorkerTimeoutError" in names and script.options["timeout"] is not None:
         report.errors["WorkerTimeoutError"] += 1
     elif "WorkerLostError" in names and (deaths >= attempts or starved or script.options["timeout"] is not None):

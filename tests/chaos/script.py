@@ -31,7 +31,7 @@ class Fault(NamedTuple):
     steps: int
     """and then so many steps were made in the training process: events, messages, waits."""
     what: str
-    """kill, terminate, crash, stop (and continue), pulse (several stops), slow (low priority) or starve (no memory)."""
+    """kill, terminate, crash, stop (and continue), pulse (several stops), slow (one core, lowest priority) or starve (no memory)."""
     whom: int
     """Rank of a worker among those that live, oldest first; or TEMPLATE."""
     ms: int = 0
@@ -139,7 +139,7 @@ def _faults(draw: random.Random, taken: int, template: bool) -> tuple[Fault, ...
     faults = []
     for _ in range(draw.randint(_OUTSIDE - 5, _OUTSIDE + 5)):
         what = _weighted(draw, weights)
-        ms = {"stop": draw.choice((1, 5, 20, 60, 150)), "pulse": 3, "slow": 30, "starve": 20}.get(what, 0)
+        ms = {"stop": draw.choice((1, 5, 20, 60, 150)), "pulse": 3, "slow": 100, "starve": 20}.get(what, 0)
         whom = draw.randint(0, 3)
         if template and draw.random() < (0.3 if what == "stop" else 0.05 if what == "kill" else 0):
             whom = TEMPLATE

@@ -16,11 +16,11 @@ from keras_mpseq import engine, pool
 from keras_mpseq.backend import Ended, Said
 from keras_mpseq.launcher import SpawnLauncher, TemplateLauncher
 from keras_mpseq.local_backend import LocalBackend
-from keras_mpseq.messages import Action, Batch, Deliver, Event, Failure, GiveUp, Lost, Past, StartFailed, WorkerLost
+from keras_mpseq.messages import Batch, Failure, Lost, Past
 from keras_mpseq.order import Order
-from keras_mpseq.scheduler import Scheduler
+from keras_mpseq.scheduler import Action, Deliver, Event, GiveUp, Scheduler, StartFailed, WorkerLost
 from keras_mpseq.worker import DUMP_SIGNAL
-from tests.chaos.faults import Injector, children, state
+from tests.chaos.faults import Injector, children, state, ticks
 
 _T = TypeVar("_T")
 _EVENTS_KEPT = 300
@@ -41,6 +41,7 @@ class Trace:
         self.closed = False
         self.moved = self.began
         """When something happened last."""
+        self._ran: dict[int, int] = {}
         self.failed = 0
         """Outcomes that were errors and took a batch's place."""
 
@@ -49,6 +50,15 @@ class Trace:
         self.moved = time.monotonic()
         if self.injector is not None:
             self.injector.step(name)
+
+    def still(self) -> float:
+        """Return for how many seconds nothing has moved: no event came, and no process of the pool ran."""
+        template, workers = self.targets()
+        ran = {pid: ticks(pid) for pid in filter(None, [template, *workers])}
+        if ran != self._ran:
+            self._ran = ran
+            self.moved = time.monotonic()
+        return time.monotonic() - self.moved
 
     def note(self, event: Event, actions: list[Action]) -> None:
         """Keep an event and what it led to."""
