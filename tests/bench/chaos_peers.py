@@ -156,12 +156,14 @@ def targets() -> tuple[int | None, list[int]]:
     return template, workers
 
 
-def play(side: str, seed: int) -> dict[str, Any]:
-    """Run a script on a loader; return what came of it and how many faults happened."""
+def play(side: str, seed: int, calm: bool) -> dict[str, Any]:
+    """Run a script on a loader, or *calm* without its faults; return what came of it and how many happened."""
     script = simplified(script_of(seed))
+    if calm:
+        script = replace(script, faults=(), own=())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    calm = Acting(script.batches, 0, (), "")
-    right = [digest(calm[index]) for index in range(script.batches)]
+    plain = Acting(script.batches, 0, (), "")
+    right = [digest(plain[index]) for index in range(script.batches)]
     with tempfile.TemporaryDirectory() as folder, Keeper() as keeper:
         injector = Injector(script.faults, script.own, folder, targets, script.options["workers"], keeper)
         moved = [time.monotonic()]
@@ -219,23 +221,23 @@ def _plain(batch: Any) -> tuple[Any, ...]:
     return tuple(np.asarray(part) for part in batch)
 
 
-def main_of_script(side: str, seed: int) -> None:
+def main_of_script(side: str, seed: int, calm: bool) -> None:
     """Run one and print."""
     warnings.simplefilter("ignore")
     multiprocessing.set_start_method("fork")  # The default of all three before Python 3.14.
-    print(json.dumps(play(side, seed)), flush=True)
+    print(json.dumps(play(side, seed, calm)), flush=True)
 
 
 # --- all scripts ----------------------------------------------------------------------------------------
 
 
-def measured(side: str, seed: int) -> dict[str, Any]:
+def measured(side: str, seed: int, calm: bool) -> dict[str, Any]:
     """Run a script in a process of its own, and end every process of it."""
     # Keras without TensorFlow where none is needed: its import takes most of the time.
     backend = {"KERAS_BACKEND": "numpy"} if side == "enqueuer" else {}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.chaos_peers", "--play", side, str(seed)],
+            [sys.executable, "-m", "tests.bench.chaos_peers", "--play", side, str(seed), *["--calm"] * calm],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -268,16 +270,19 @@ def main() -> None:
     parser.add_argument("--sides", default=",".join(SIDES), help=f"of {','.join(SIDES)}")
     parser.add_argument("--jobs", type=int, default=_JOBS)
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there as well")
+    parser.add_argument("--calm", action="store_true", help="without faults, to see that all is right then")
     parser.add_argument("--play", nargs=2, metavar=("SIDE", "SEED"), help="run one script in this process")
     arguments = parser.parse_args()
     if arguments.play:
-        main_of_script(arguments.play[0], int(arguments.play[1]))
+        main_of_script(arguments.play[0], int(arguments.play[1]), arguments.calm)
         return
     sides = arguments.sides.split(",")
     runs = list(itertools.product(range(*map(int, arguments.seeds.split(":"))), sides))
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     with ThreadPoolExecutor(arguments.jobs) as jobs:
-        for (seed, side), answer in zip(runs, jobs.map(lambda run: measured(run[1], run[0]), runs), strict=True):
+        for (seed, side), answer in zip(
+            runs, jobs.map(lambda run: measured(run[1], run[0], arguments.calm), runs), strict=True
+        ):
             found[side].append(answer)
             print(f"seed {seed}, {side}: {answer}", file=sys.stderr, flush=True)
     rows = [_row(side, found[side]) for side in sides]

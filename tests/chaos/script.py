@@ -31,7 +31,7 @@ class Fault(NamedTuple):
     steps: int
     """and then so many steps were made in the training process: events, messages, waits."""
     what: str
-    """kill, terminate, crash, stop (and continue), pulse (several stops), slow (one core, lowest priority) or starve (no memory)."""
+    """kill, terminate, crash, stop (and continue), pulse (several stops), slow (low priority) or starve (no memory)."""
     whom: int
     """Rank of a worker among those that live, oldest first; or TEMPLATE."""
     ms: int = 0
