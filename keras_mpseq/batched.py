@@ -71,6 +71,7 @@ class BatchedSequence(SafeSequence):
         use_multiprocessing: As in `SafeSequence`.
         max_queue_size: As in `SafeSequence`.
         seed: As in `SafeSequence`.
+        strict: As in `SafeSequence`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -108,9 +109,10 @@ class BatchedSequence(SafeSequence):
         use_multiprocessing: bool | None = None,
         max_queue_size: int = 10,
         seed: int = 0,
+        strict: bool = False,
     ) -> None:
         """Check the arguments; files are looked for, and no sample is read but for its length."""
-        super().__init__(workers, use_multiprocessing, max_queue_size, seed)
+        super().__init__(workers, use_multiprocessing, max_queue_size, seed, strict)
         self.batch_size = check_int("batch_size", batch_size, 1)
         check_flag("shuffle", shuffle)
         check_flag("drop_remainder", drop_remainder)

@@ -15,7 +15,6 @@ from typing import Any
 
 from keras_mpseq import inputs
 from keras_mpseq.backend import Ended, Said
-from keras_mpseq.build import STATEFUL_REMEDY
 from keras_mpseq.deadlines import Deadlines, start_limit
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, load_error, scarce
@@ -321,9 +320,9 @@ class Engine:
         largest = max((outcome.nbytes for outcome in outcomes), default=0)
         if more := self._delivery.size(largest):
             self.feed(SlotsAdded(more))
-        if done.changed and not self._warned:
+        if done.warning and not self._warned:
             self._warned = True
-            self.warning = f"{done.changed[0]}. {STATEFUL_REMEDY}"
+            self.warning = done.warning
         self._deadlines.rest(worker)
         self.feed(Built(worker, outcomes))
         if self._scheduler.current(worker) is not None and not self._deadlines.busy(worker):

@@ -71,6 +71,7 @@ class Safe:
     """Marks `SafeSequence`, so that it can be told without importing Keras."""
 
     seed: int
+    strict: bool
     workers: Any
 
 

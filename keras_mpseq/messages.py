@@ -342,8 +342,8 @@ class Done(NamedTuple):
     outcomes: tuple[Batch | Failure | Past, ...]
     seconds: float
     """Time from the start of the first build to the end of the last encoding."""
-    changed: tuple[str, ...] = ()
-    """Paths of what `__getitem__` changed, where that was looked for."""
+    warning: str = ""
+    """What `__getitem__` changed, where that was looked for."""
 
 
 # --- wire: pool to template and back --------------------------------------------------------------

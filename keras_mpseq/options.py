@@ -118,7 +118,7 @@ def checked(
         attempts=check_int("attempts", attempts, 1),
         max_bytes=_physical_memory() // _MEMORY_SHARE if max_bytes is None else check_int("max_bytes", max_bytes, 1),
         worker_threads=check_int("worker_threads", worker_threads, 1),
-        strict=bool(strict),
+        strict=bool(strict) or (isinstance(sequence, Safe) and bool(sequence.strict)),
         launcher=launcher or default_launcher(),
     )
 

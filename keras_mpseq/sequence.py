@@ -64,6 +64,8 @@ class SafeSequence(_Base, Safe):
             used all the same, because threads would share the state of the sequence.
         max_queue_size: Batches ready ahead; 0 leaves it to us, as in Keras: two for each worker.
         seed: Of `self.rng` and of the shuffling, an int of 0 or more.
+        strict: Compare the sequence before and after each call of `__getitem__`, and raise `StatefulGetitemError` when
+            it changed something. Otherwise some calls are compared, and there is a warning.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -88,6 +90,7 @@ class SafeSequence(_Base, Safe):
         """Give every instance its defaults, also when a subclass does not call `super().__init__`."""
         self = super().__new__(cls)
         self.seed = 0
+        self.strict = False
         self._workers = 1
         self._use_multiprocessing = None
         self._max_queue_size = 10
@@ -99,6 +102,7 @@ class SafeSequence(_Base, Safe):
         use_multiprocessing: bool | None = None,
         max_queue_size: int = 10,
         seed: int = 0,
+        strict: bool = False,
     ) -> None:
         """Store the settings; processes start when the sequence is iterated."""
         for name, value, least in (
@@ -110,12 +114,15 @@ class SafeSequence(_Base, Safe):
                 raise ValueError(f"{name} must be an int of {least} or more, got {value!r}.")
         if use_multiprocessing not in (None, True, False):
             raise ValueError(f"use_multiprocessing must be True, False or None, got {use_multiprocessing!r}.")
+        if not isinstance(strict, (bool, np.bool_)):
+            raise ValueError(f"strict must be True or False, got {strict!r}.")
         super().__init__(
             workers=workers,
             use_multiprocessing=use_multiprocessing,  # type: ignore[arg-type]
             max_queue_size=max_queue_size,
         )
         self.seed = int(seed)
+        self.strict = bool(strict)
 
     @property
     def epoch(self) -> int:

@@ -9,19 +9,18 @@ import time
 import warnings
 from typing import Any
 
-from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful
+from keras_mpseq.build import Job, build, call_hook, placed
 from keras_mpseq.codec import take_apart
 from keras_mpseq.epochs import Epochs
-from keras_mpseq.errors import MpseqError, PoolClosedError, StatefulGetitemError, is_interrupt, user_error
+from keras_mpseq.errors import MpseqError, PoolClosedError, is_interrupt, user_error
 from keras_mpseq.local import close_resources, context
 from keras_mpseq.options import Options
 from keras_mpseq.order import preserved_globals
 from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
+from keras_mpseq.stateless import Watcher
 from keras_mpseq.streams import PAST, Streamed, in_its_words
 
 log = logging.getLogger("keras_mpseq")
-_WATCHED_CALL = 2
-"""As in a worker: the first call may still open files and fill caches."""
 
 
 class Serial:
@@ -36,7 +35,8 @@ class Serial:
         self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._started = self._closed = False
         self._warning = ""
-        self._calls = 0
+        # Between two calls this process goes on with what is the user's.
+        self._watcher = Watcher(strict=options.strict, alone=False)
         self._waited_s = 0.0
 
     def iterate(self) -> Run:
@@ -98,28 +98,15 @@ class Serial:
         return in_its_words(error, self.sequence)
 
     def _parts(self, job: Job) -> Parts | None:
-        self._calls += 1
-        watched = self.options.strict or self._calls == _WATCHED_CALL
         with preserved_globals():
-            if not watched or isinstance(self.sequence, Streamed):
-                batch = build(self.sequence, job)
-            else:
-                batch, paths = changes(self.sequence, lambda: build(self.sequence, job))
-                self._tell(paths)
+            batch, warning = self._watcher.call(self.sequence, job.epoch, lambda: build(self.sequence, job))
+            self._warning = self._warning or warning
         if batch is PAST:
             return None
         structure, parts = take_apart(batch, self.options.doubles)
         return Parts(
             structure, [part.astype(dtype, copy=False) for part, dtype in zip(parts, structure.dtypes, strict=True)]
         )
-
-    def _tell(self, paths: tuple[str, ...]) -> None:
-        if not paths:
-            return
-        sentence = stateful(self.sequence, paths)
-        if self.options.strict:
-            raise StatefulGetitemError(sentence, remedy=STATEFUL_REMEDY)
-        self._warning = f"{sentence}. {STATEFUL_REMEDY}"
 
     def _warn(self) -> None:
         """Give the warning that is due: not where a filter that makes it an exception would cost the batch."""

@@ -22,10 +22,10 @@ import cloudpickle
 import numpy as np
 
 from keras_mpseq import payload
-from keras_mpseq.build import STATEFUL_REMEDY, Job, build, call_hook, changes, placed, stateful
+from keras_mpseq.build import Job, build, call_hook, placed
 from keras_mpseq.channel import Channel
 from keras_mpseq.codec import Structure, put_together, take_apart
-from keras_mpseq.errors import Bare, MpseqError, PayloadError, StatefulGetitemError, UserCodeError, user_error
+from keras_mpseq.errors import Bare, MpseqError, PayloadError, UserCodeError, user_error
 from keras_mpseq.local import WorkerInfo, close_resources, context, move_resources, set_worker_info
 from keras_mpseq.messages import (
     Batch,
@@ -48,12 +48,11 @@ from keras_mpseq.messages import (
 )
 from keras_mpseq.order import seed_globals
 from keras_mpseq.slots import Slot, read_only
-from keras_mpseq.streams import PAST, Streamed, in_its_words
+from keras_mpseq.stateless import Watcher
+from keras_mpseq.streams import PAST, in_its_words
 
 DUMP_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR1  # macOS has no SIGRTMIN.
 """Makes a worker write its Python stack to its stack file and die of the signal."""
-_WATCHED_CALLS = (2, 3)
-"""Which calls of a worker are compared when not strict: the first may still open files and fill caches."""
 _HEAP_KEPT = 1 << 22
 """Bytes."""
 _TRACEBACK_LIMIT = 20_000
@@ -123,7 +122,7 @@ class Worker:
         self._building: int | None = None
         self._layouts: dict[Structure, int] = {}
         self._structures: dict[bytes, Structure] = {}
-        self._calls = 0
+        self._watcher = Watcher(strict=setup.strict, alone=True)
         self._stopping = False
 
     def run(self) -> None:
@@ -193,7 +192,7 @@ class Worker:
         self._building = task.run
         began = time.perf_counter()
         outcomes: list[Batch | Failure | Past] = []
-        changed: tuple[str, ...] = ()
+        warning = ""
         slot.begin(task.room, task.used)
         for done, (index, given) in enumerate(itertools.zip_longest(task.indices, task.inputs)):
             if done:
@@ -203,15 +202,13 @@ class Worker:
             if isinstance(given, bytes):
                 outcomes.append(Failure(given))
                 continue
-            outcome, paths = self._outcome(slot, task, index, given)
+            outcome, told = self._outcome(slot, task, index, given)
             outcomes.append(outcome)
-            changed = changed or paths
+            warning = warning or told
             slot.progress = done + 1
-        self._channel.send(Done(tuple(outcomes), time.perf_counter() - began, changed))
+        self._channel.send(Done(tuple(outcomes), time.perf_counter() - began, warning))
 
-    def _outcome(
-        self, slot: Slot, task: Build, index: int, given: Input | None
-    ) -> tuple[Batch | Failure | Past, tuple[str, ...]]:
+    def _outcome(self, slot: Slot, task: Build, index: int, given: Input | None) -> tuple[Batch | Failure | Past, str]:
         job = Job(self._setup.seed, task.epoch, index)
         start = slot.used
         context.skipped.clear()
@@ -220,17 +217,17 @@ class Worker:
             if given is not None:
                 start -= sum(leaf.nbytes for leaf in given.leaves)  # A slot has to hold both.
                 context.element = self._element(slot, given)
-            batch, paths = self._call(slot, sequence, job)
+            batch, warning = self._watcher.call(sequence, job.epoch, lambda: build(sequence, job, slot))
             if batch is PAST:
-                return Past(), ()
+                return Past(), ""
             structure, parts = take_apart(batch, self._setup.doubles)
             leaves = tuple([slot.place(part, dtype) for part, dtype in zip(parts, structure.dtypes, strict=True)])
-            return Batch(self._layout(structure), leaves, slot.used - start, tuple(context.skipped)), paths
+            return Batch(self._layout(structure), leaves, slot.used - start, tuple(context.skipped)), warning
         except MpseqError as error:
-            return Failure(dump_error(in_its_words(placed(error, job), sequence))), ()
+            return Failure(dump_error(in_its_words(placed(error, job), sequence))), ""
         except BaseException as error:  # What the user's classes do while they are taken apart is the user's code too.
             told = placed(user_error("Taking the batch apart", error), job)
-            return Failure(dump_error(in_its_words(told, sequence))), ()
+            return Failure(dump_error(in_its_words(told, sequence))), ""
         finally:
             context.element = None
 
@@ -240,16 +237,6 @@ class Worker:
             self._structures[given.structure] = pickle.loads(given.structure)
         structure = self._structures[given.structure]
         return put_together(structure, slot.arrays(given.leaves, structure.dtypes, copy=False))
-
-    def _call(self, slot: Slot, sequence: Any, job: Job) -> tuple[Any, tuple[str, ...]]:
-        self._calls += 1
-        watched = self._setup.strict or self._calls in _WATCHED_CALLS
-        if not watched or isinstance(sequence, Streamed):
-            return build(sequence, job, slot), ()
-        batch, paths = changes(sequence, lambda: build(sequence, job, slot))
-        if paths and self._setup.strict:
-            raise StatefulGetitemError(stateful(sequence, paths), remedy=STATEFUL_REMEDY)
-        return batch, paths and (stateful(sequence, paths),)
 
     def _layout(self, structure: Structure) -> int:
         if structure not in self._layouts:

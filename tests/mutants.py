@@ -18,6 +18,8 @@ BASE = "foundation"
 """The module of a base class that a mutation adds."""
 OTHER = "helpers"
 """The module of the functions that a mutation adds."""
+KERAS_ONLY = ("SEQ101", "SEQ103")
+"""Hazards of sequences of Keras, many of which are none for a SafeSequence."""
 FUTURE = "from __future__ import annotations\n"
 
 
@@ -66,6 +68,9 @@ class Mutant:
         self.name, self.place, self.hazard = name, place, hazard
         self.home = sequences()[name]
         self.trees = {module: ast.parse(source(module)) for module in needed(self.home)}
+        if hazard.code in KERAS_ONLY:
+            for tree in self.trees.values():
+                _of_keras(tree)
         self.cls = self._class(self.home, name)
         self.base = self.cls
         if place == "base":
@@ -308,3 +313,17 @@ def statements(text: str, **names: str) -> list[ast.stmt]:
             return values.get(node.id, node)
 
     return [Renaming().visit(statement) for statement in ast.parse(text).body]
+
+
+def _of_keras(tree: ast.Module) -> None:
+    """Put Keras's own class in the place of SafeSequence."""
+    for node in list(tree.body):
+        if isinstance(node, ast.ImportFrom) and node.module == "keras_mpseq":
+            kept = [alias for alias in node.names if alias.name != "SafeSequence"]
+            if len(kept) < len(node.names):
+                tree.body.insert(
+                    tree.body.index(node), *ast.parse("from keras.utils import PyDataset as SafeSequence").body
+                )
+                node.names = kept
+                if not kept:
+                    tree.body.remove(node)

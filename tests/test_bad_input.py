@@ -242,6 +242,7 @@ def test_a_list_of_batches_is_a_sequence(make: Callable[..., Any]) -> None:
             ("use_multiprocessing", value, "use_multiprocessing must be True, False or None")
             for value in ("yes", 2, [True])
         ],
+        *[("strict", value, "strict must be True or False") for value in ("yes", 1, None)],
     ],
 )
 def test_bad_arguments_of_a_sequence(name: str, value: Any, text: str) -> None:

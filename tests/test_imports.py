@@ -25,12 +25,14 @@ PACKAGE = Path(keras_mpseq.__file__).parent
 LAYERS: list[set[str]] = [
     # What this process is.
     {"role"},
+    # What a sequence holds and reaches.
+    {"state.*"},
     # What crosses boundaries, and what follows from numbers alone.
     {"errors", "order", "deadlines", "messages"},
     # Pure decisions; small mechanisms over the system.
     {"ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
-    {"scheduler", "payload", "spec", "build", "images", "sources"},
+    {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
     {"batched", "process", "epochs", "local_backend"},

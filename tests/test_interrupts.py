@@ -160,7 +160,7 @@ def test_a_warning_that_a_filter_makes_an_error_loses_no_batch(workers: int) -> 
                     break
             assert got == list(range(8))
             assert len(raised) == 1
-            assert raised[0].startswith("Changing.__getitem__ changed self.calls: ")
+            assert raised[0].startswith("Changing.__getitem__ changed self.calls (SEQ205, ")
             assert consumed(loader) == list(range(8))
 
 

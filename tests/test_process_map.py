@@ -204,7 +204,7 @@ def test_an_element_that_kills_workers_is_named(tmp_path: Path) -> None:
 
 def test_a_function_that_writes_to_its_argument_is_told() -> None:
     source = tf.data.Dataset.from_tensors(np.zeros(1000))
-    with pytest.raises(Exception, match=r"fn wrote to a read-only array: its arguments"):
+    with pytest.raises(Exception, match=r"fn wrote to a read-only array \(SEQ209, .*streamed.py:\d+\): its arguments"):
         process_map(source, streamed.writes, workers=2)
 
 

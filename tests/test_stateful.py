@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from keras_mpseq import Loader, StatefulGetitemError
+from keras_mpseq import Loader, StatefulGetitemError, stateless
+from keras_mpseq.stateless import Watcher
 from tests import stateful
 from tests.conftest import Scripts
 from tests.stateful import BATCHES, GUILTY, INNOCENT, WAYS, Base, CountsOnSelf, OpensOnFirstCall, Slotted, WritesLarge
@@ -17,9 +20,30 @@ from tests.stateful import BATCHES, GUILTY, INNOCENT, WAYS, Base, CountsOnSelf, 
 WORKERS = (0, 2)
 REMEDY = (
     "Make __getitem__ a function of index, self.epoch and self.rng(index); "
-    "open files with @per_worker, change state in epoch hooks."
+    "open files with @per_worker, change state in epoch hooks. `keras-mpseq explain {}` says more."
 )
+CODES = {
+    **dict.fromkeys(GUILTY, "SEQ205"),
+    stateful.ConsumesGenerator: "SEQ403",
+    stateful.ConsumesRandom: "SEQ403",
+    stateful.ConsumesLegacy: "SEQ403",
+    stateful.ConsumesIterator: "SEQ206",
+    stateful.CountsOnClass: "SEQ203",
+    stateful.CountsOnBase: "SEQ203",
+    stateful.CountsGlobally: "SEQ201",
+    stateful.AppendsGlobally: "SEQ202",
+    stateful.WritesGlobalArray: "SEQ202",
+}
 WHY = "each worker has a copy of its own, so that batches would depend on which worker built which"
+
+
+def told(kind: type[Base], attribute: str = "") -> str:
+    """Return the sentence that tells what *kind* changes, and in which line."""
+    function: Any = stateful.remember if kind is stateful.AppendsGlobally else kind.touch
+    lines, first = inspect.getsourcelines(function)
+    # The name of an attribute that setattr() makes stands in no line.
+    place = "" if kind is stateful.NewAttribute else f", {stateful.__file__}:{first + len(lines) - 1}"
+    return f"{kind.__name__}.__getitem__ changed {GUILTY[kind]}{attribute} ({CODES[kind]}{place}): {WHY}"
 
 
 def warned(sequence: Any, epochs: int = 1, **options: Any) -> list[str]:
@@ -37,9 +61,8 @@ def warned(sequence: Any, epochs: int = 1, **options: Any) -> list[str]:
 @pytest.mark.parametrize("kind", GUILTY, ids=lambda kind: kind.__name__)
 def test_a_change_is_warned_of_once_and_by_name(kind: type[Base], workers: int) -> None:
     [text] = warned(kind(), epochs=2, workers=workers)
-    sentence = f"{kind.__name__}.__getitem__ changed {GUILTY[kind]}"
-    assert text.startswith(sentence)
-    assert re.fullmatch(rf"{re.escape(sentence)}\d*: {re.escape(WHY)}\. {re.escape(REMEDY)}", text)
+    text = re.sub(r"self\.at_\d+", "self.at_", text)
+    assert text == f"{told(kind)}. {REMEDY.format(CODES[kind])}"
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -69,9 +92,9 @@ def test_strict_raises_and_names_it(kind: type[Base], workers: int) -> None:
             list(loader)
         error = caught.value
         worker = f", worker {error.worker}" if workers else ""
-        at = GUILTY[kind] + ("0" if kind is stateful.NewAttribute else "")
         assert str(error) == (
-            f"{kind.__name__}.__getitem__ changed {at}: {WHY} (index 0, epoch 0{worker}, attempt 1). {REMEDY}"
+            f"{told(kind, '0' if kind is stateful.NewAttribute else '')} (index 0, epoch 0{worker}, attempt 1). "
+            f"{REMEDY.format(CODES[kind])}"
         )
         sequence.touching = False
         assert [int(batch[0]) for batch in loader] == list(range(BATCHES))
@@ -81,7 +104,7 @@ def test_strict_raises_and_names_it(kind: type[Base], workers: int) -> None:
 def test_strict_watches_every_call(workers: int) -> None:
     with (
         Loader(OpensOnFirstCall(), workers=workers, strict=True) as loader,
-        pytest.raises(StatefulGetitemError, match=r"changed self\.file: .*@per_worker"),
+        pytest.raises(StatefulGetitemError, match=r"changed self\.file \(SEQ205, .*\): .*@per_worker"),
     ):
         list(loader)
 
@@ -95,7 +118,11 @@ def test_all_changes_are_named() -> None:
 
     with Loader(Careless(), workers=0, strict=True) as loader, pytest.raises(StatefulGetitemError) as caught:
         list(loader)
-    assert caught.value.message.startswith("Careless.__getitem__ changed self.calls, self.generator, self.seen: ")
+    assert re.findall(r"(self\.\w+) \((SEQ\d+), \S+:\d+\)", caught.value.message) == [
+        ("self.calls", "SEQ205"),
+        ("self.generator", "SEQ403"),
+        ("self.seen", "SEQ205"),
+    ]
 
 
 def test_changes_in_a_worker_do_not_reach_this_process() -> None:
@@ -130,6 +157,78 @@ def test_hooks_may_change_everything(workers: int) -> None:
     assert warned(Hooked(), epochs=3, workers=workers, strict=True) == []
 
 
+# --- what watching costs ------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time goes on when somebody says so."""
+
+    now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> tuple[Clock, list[float]]:
+    """Return a clock, and the times of all looks, each of which takes a millisecond."""
+    clock, times = Clock(), []
+    as_it_was = stateless.values_of
+
+    def values_of(sequence: Any, reach: Any) -> Any:
+        if not times or times[-1] != clock.now_s:  # The second time, in a look that has seen something, is not counted.
+            clock.now_s += 1e-3
+            times.append(clock.now_s)
+        return as_it_was(sequence, reach)
+
+    monkeypatch.setattr(stateless, "time", clock)
+    monkeypatch.setattr(stateless, "values_of", values_of)
+    return clock, times
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_looks_are_worth_no_more_than_a_share_of_building(looks: tuple[Clock, list[float]], alone: bool) -> None:
+    clock, times = looks
+    sequence, watcher = Base(), Watcher(strict=False, alone=alone)
+
+    def build() -> None:
+        clock.now_s += 2e-3
+
+    counts = []
+    for epoch in range(3):
+        for _ in range(2000):
+            assert watcher.call(sequence, epoch, build) == (None, "")
+        counts.append(len(times))
+    first, second, third = np.diff([0, *counts])
+    # A hundredth of 4 s is 40 looks of a millisecond, two five hundredths are 8.
+    assert 38 <= first <= 42
+    assert 6 <= second <= 10
+    assert 6 <= third <= 10
+
+
+def test_what_a_call_has_left_behind_is_seen_by_a_later_look(looks: tuple[Clock, list[float]]) -> None:
+    clock, _ = looks
+    sequence, watcher = Base(), Watcher(strict=False, alone=True)
+    told = []
+    for call in range(1000):
+
+        def build(call: int = call) -> None:
+            clock.now_s += 2e-3
+            if call == 475:
+                sequence.calls = 7
+
+        warning = watcher.call(sequence, 0, build)[1]
+        told += [(call, warning)] if warning else []
+    [(call, warning)] = told
+    assert 475 < call < 600
+    assert warning.startswith("Base.__getitem__ changed self.calls (SEQ205")
+    # In a process where others may write between two calls, that is no fault of the sequence.
+    watcher = Watcher(strict=False, alone=False)
+    for call in range(1000):
+        sequence.calls = call
+        assert watcher.call(sequence, 0, partial(clock.__setattr__, "now_s", clock.now_s + 2e-3)) == (None, "")
+
+
 # --- shared arrays ----------------------------------------------------------------------------------
 
 
@@ -140,8 +239,11 @@ def test_writing_to_an_array_that_workers_share(how: str) -> None:
         with pytest.raises(StatefulGetitemError) as caught:
             list(loader)
         error = caught.value
+        lines, first = inspect.getsourcelines(WritesLarge.touch)
+        line = first + next(number for number, text in enumerate(lines) if f'case "{how}":' in text) + 1
         assert str(error).splitlines()[0] == (
-            "__getitem__ wrote to a read-only array: those of 1 MiB and more are shared by all workers, where a change "
+            f"__getitem__ wrote to a read-only array (SEQ209, {stateful.__file__}:{line}): "
+            "those of 1 MiB and more are shared by all workers, where a change "
             f"would be lost (index 0, epoch 0, worker {error.worker}, attempt 1). "
             "Copy what you change (x = self.x[a:b].copy()), or change it in on_epoch_begin or on_epoch_end."
         )
@@ -156,7 +258,7 @@ def test_writing_to_an_array_that_workers_share(how: str) -> None:
 def test_writing_to_a_large_array_in_this_process(how: str) -> None:
     """There is one copy only, so it can be written; but it is a change as any other."""
     [text] = warned(WritesLarge(how), workers=0)
-    assert text.startswith("WritesLarge.__getitem__ changed self.large: ")
+    assert text.startswith("WritesLarge.__getitem__ changed self.large (SEQ205, ")
     with (
         Loader(WritesLarge(how), workers=0, strict=True) as loader,
         pytest.raises(StatefulGetitemError, match=r"changed self\.large"),
@@ -223,7 +325,7 @@ for launcher in ("template", "spawn"):
             warnings.simplefilter("always")
             with Loader(Sequence(what), workers=2, launcher=launcher) as loader:
                 list(loader)
-        print(what, *(str(one.message).partition(":")[0] for one in found))
+        print(what, *(str(one.message).partition(" (")[0] for one in found))
 """
 
 

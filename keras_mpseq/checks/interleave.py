@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_mpseq.checks.reach import UserCode
+from keras_mpseq.state.reach import UserCode
 
 _PATIENCE_S = 0.05
 """Seconds to wait for the turn: the other thread may be waiting for a lock that this one holds."""

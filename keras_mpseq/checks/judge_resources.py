@@ -59,13 +59,12 @@ def _refused(evidence: Evidence) -> Iterator[Finding]:
             continue  # Told as SEQ103, or by what happens when it is loaded.
         kind = members.type_name(value)
         sent = evidence.parts.packed is not None and member.path not in evidence.parts.lost
-        ours = evidence.parts.safe and sent
+        if evidence.parts.safe and sent:
+            continue  # A SafeSequence is sent by our own pickler, which takes it.
         message = f"{path} ({kind}) does not pickle"
-        if ours:
-            message += ", and travels only to the workers of a SafeSequence"
         place = evidence.parts.stored_at(path)
         proof = f"pickle says: {_reason(member.error)}" if member.error is not None else ""
-        yield found(evidence, "SEQ101", message, place, severity="info" if ours else "", proof=proof)
+        yield found(evidence, "SEQ101", message, place, proof=proof)
 
 
 def _reason(error: Exception | None) -> str:

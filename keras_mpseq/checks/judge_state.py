@@ -9,6 +9,7 @@ from keras_mpseq.checks.plan import Evidence
 from keras_mpseq.checks.records import Place, Written
 from keras_mpseq.checks.verdicts import are, batches, found
 from keras_mpseq.findings import Finding
+from keras_mpseq.state.values import name_of
 
 _MESSAGES = {
     "SEQ201": ("is bound anew while serving a batch", "are bound anew while serving a batch"),
@@ -36,7 +37,7 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
         for code in _codes(evidence, key, written, order):
             reader = written.read_by if code == "SEQ208" else ""
             for place in _places(evidence, key, code, written):
-                groups.setdefault((code, place, reader), []).append(_name(key))
+                groups.setdefault((code, place, reader), []).append(name_of(key))
     for (code, place, reader), names in groups.items():
         message = are(sorted(names), *_MESSAGES[code])
         severity, proof = _weighed(evidence, code, order, threads)
@@ -131,9 +132,3 @@ def _order(evidence: Evidence, order: list[int]) -> Iterator[Finding]:
             batches(order, "depends on which batches were built before", "depend on which batches were built before"),
             proof="built in order, in reverse order and twice in a row, with the same seeds",
         )
-
-
-def _name(key: str) -> str:
-    """Return how a sentence names what a key stands for."""
-    kind, _, rest = key.partition(" ")
-    return rest.replace("<locals>.", "") if kind in ("class", "global", "free", "cache") else key

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mpseq.checks.reach import UserCode
 from keras_mpseq.checks.records import NUMPY, PYTHON, Event, Place
+from keras_mpseq.state.reach import UserCode
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 _EVENTS = {

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from keras_mpseq.checks.listen import Listener
-from keras_mpseq.checks.reach import UserCode
 from keras_mpseq.checks.records import Place
 from keras_mpseq.checks.watch import Seen, Watch
+from keras_mpseq.state.reach import UserCode
 
 BUDGET_S = 2.0
 """Seconds of tracing in one trial."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mpseq.checks.prints import is_generator
+from keras_mpseq.state.digests import is_generator
 
 _MOST = 20_000
 """Objects that are walked through."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_mpseq.checks.reach import is_library
 from keras_mpseq.findings import Finding
 from keras_mpseq.lint import lint_paths
+from keras_mpseq.state.reach import is_library
 
 _ATTRIBUTE = re.compile(r"\bself\.(\w+)")
 

@@ -5,18 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from keras_mpseq.state.reach import Place as Place  # Records are made of it.
+
 NUMPY, PYTHON, TORCH = "np.random", "random", "torch.random"
 """The global random generators, as findings name them."""
-
-
-class Place(NamedTuple):
-    """A line of the user's, and how `__getitem__` got there."""
-
-    path: str
-    line: int
-    function: str
-    chain: tuple[tuple[str, str, int], ...] = ()
-    """Function, file and line of each hop, from the outermost call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

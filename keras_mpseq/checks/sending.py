@@ -22,12 +22,12 @@ import numpy as np
 
 from keras_mpseq.checks import members
 from keras_mpseq.checks.lost import substitute
-from keras_mpseq.checks.reach import codes, is_library
 from keras_mpseq.checks.records import Place
 from keras_mpseq.diagnosis import Member, culprits
 from keras_mpseq.errors import PayloadError
 from keras_mpseq.local import Safe
 from keras_mpseq.payload import Packed, pack, unsendable
+from keras_mpseq.state.reach import codes, is_library
 
 HEAVY = 64 << 20
 """Bytes from which an attribute is too heavy to be pickled for every worker."""

@@ -26,13 +26,14 @@ from keras_mpseq.checks.listen import Console, Listener, Patches
 from keras_mpseq.checks.locate import Tracer
 from keras_mpseq.checks.lost import LostMemberError
 from keras_mpseq.checks.memos import Memos
-from keras_mpseq.checks.prints import Printed, digest_of_array, tensors_in
-from keras_mpseq.checks.reach import Reach, UserCode, getitem_of, leaves_index_unread
+from keras_mpseq.checks.prints import Printed, tensors_in
 from keras_mpseq.checks.records import Began, Call, Event, Outcome, Place, Raised, Trial, Written
 from keras_mpseq.checks.watch import Seen, Watch, changes
 from keras_mpseq.errors import MpseqError, named
 from keras_mpseq.local import context, set_epoch
 from keras_mpseq.order import seed_globals
+from keras_mpseq.state.digests import digest_of_array
+from keras_mpseq.state.reach import Reach, UserCode, getitem_of, leaves_index_unread
 
 _TRACEBACK_LIMIT = 4_000
 _HELD = 4

@@ -9,15 +9,15 @@ from __future__ import annotations
 import random
 import sys
 import time
-import types
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_mpseq.checks.members import generators
-from keras_mpseq.checks.prints import (
-    LARGE,
+from keras_mpseq.checks.records import NUMPY, PYTHON, TORCH, Change
+from keras_mpseq.state.digests import (
+    THOROUGH,
     entries_of,
     is_iterator,
     position_of,
@@ -25,8 +25,8 @@ from keras_mpseq.checks.prints import (
     print_of_generator,
     size_of,
 )
-from keras_mpseq.checks.reach import Reach, is_code, is_library
-from keras_mpseq.checks.records import NUMPY, PYTHON, TORCH, Change
+from keras_mpseq.state.reach import Reach
+from keras_mpseq.state.values import values_of
 
 _SLOW_S = 0.1
 """Seconds of a look from which a thing is looked at before the first call and after the last only."""
@@ -85,17 +85,7 @@ class Watch:
         yield from self._global_generators()
         for path, value in self._generators.items():
             yield f"rng {path}", value
-        for name, value in list(getattr(self._sequence, "__dict__", {}).items()):
-            if name != "_mpseq":
-                yield f"self.{name}", value
-        for cls in type(self._sequence).__mro__:
-            for name, value in list(vars(cls).items()) if not is_library(cls) else ():
-                if not name.startswith(("__", "_abc_")) and not is_code(value) and not _is_descriptor(value):
-                    yield f"class {cls.__name__}.{name}", value
-        for label, (namespace, name) in self._reach.globals.items():
-            yield f"global {label}", namespace.get(name)
-        for label, cell in self._reach.cells.items():
-            yield f"free {label}", _content(cell)
+        yield from values_of(self._sequence, self._reach)
         for label, function in self._reach.caches.items():
             yield f"cache {label}", function.cache_info().currsize
 
@@ -113,7 +103,7 @@ class Watch:
         if key in self.slow:
             return self.slow[key]
         began = time.perf_counter()
-        if isinstance(value, np.ndarray) and value.nbytes >= LARGE:
+        if isinstance(value, np.ndarray) and value.nbytes >= THOROUGH.large:
             self.large_arrays.add(key)
         digest: object = print_of(value)
         if digest is None:
@@ -151,14 +141,3 @@ def changes(before: dict[str, Seen], after: dict[str, Seen], value_of: Callable[
 def _numpy_state() -> object:
     state: Any = np.random.get_state(legacy=False)
     return state["state"]["key"].tobytes(), state["state"]["pos"], state["has_gauss"], state["gauss"]
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # Not assigned yet.
-        return None
-
-
-def _is_descriptor(value: object) -> bool:
-    return hasattr(type(value), "__get__")

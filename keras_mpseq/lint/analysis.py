@@ -7,24 +7,23 @@ given, up to a limit. Recursion is followed twice: first as if the inner call di
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keras_mpseq.lint.contexts import reduced
 from keras_mpseq.lint.hierarchy import Hierarchy
+from keras_mpseq.lint.members import Context, Found, Members, Seen, Tentative, may_store
 from keras_mpseq.lint.model import Class, Function, Module
+from keras_mpseq.lint.nodes import walk
 from keras_mpseq.lint.project import Project
 from keras_mpseq.lint.statements import Statements
-from keras_mpseq.lint.summary import Effect, Summary
+from keras_mpseq.lint.summary import Effect, Fault, Summary
 from keras_mpseq.lint.values import NOTHING, Bound, Root, Value, join
 
 DEEPEST = 24
 """Calls inside calls; what lies deeper is counted as not followed."""
 MOST_CONTEXTS = 10
-"""Ways in which one function is followed before constants are no longer told apart."""
+"""Ways in which one function of one class is followed before constants are no longer told apart."""
 ARRAY_USES = frozenset({"shape", "ndim", "astype", "dtype", "reshape", "copy", "mean", "std", "max", "min", "sum", "T"})
-
-Context = tuple[Function, frozenset[tuple[str, Value]]]
 
 
 class Locals(NamedTuple):
@@ -35,23 +34,6 @@ class Locals(NamedTuple):
     nonlocals: frozenset[str]
 
 
-class Found(NamedTuple):
-    """What an attribute of an instance is; a member is data, kept on the instance."""
-
-    value: Value
-    is_member: bool
-
-
-@dataclass(eq=False, slots=True)
-class Members:
-    """What the methods of a class were seen to store on `self`."""
-
-    values: dict[str, Value] = field(default_factory=dict)
-    stores: dict[str, int] = field(default_factory=dict)
-    """How many statements store each."""
-    in_init: set[str] = field(default_factory=set)
-
-
 class Analysis:
     """Everything worked out about a project."""
 
@@ -59,17 +41,23 @@ class Analysis:
         """Begin with nothing worked out."""
         self.project = project
         self.hierarchy = hierarchy
-        self.sequences: list[Class] = []
-        """The sequence classes of the project."""
+        self.below: dict[Class, list[Class]] = {}
+        """The sequence classes that derive from each class of the project."""
         self.too_deep: dict[Function, None] = {}
         """Functions whose statements are nested too deeply to be followed."""
+        self.wrapped: dict[tuple[str, str], bool] = {}
+        """Whether a class of the project has a method of that name with an argument of that name."""
+        self.faults: dict[Function, list[Fault]] = {}
+        """What is wrong with the code of each function, where somebody has looked."""
         self._summaries: dict[Context, Summary] = {}
-        self._made: list[Context] = []
-        """The keys of the summaries, oldest first."""
-        self._contexts: dict[Function, int] = {}
+        self._tentative = Tentative()
+        self._contexts: dict[tuple[Function, frozenset[Class]], int] = {}
         self._running: dict[Context, Summary] = {}
+        self._depths: dict[Context, int] = {}
+        """How many ran when each of the running began."""
         self._recursive: set[Context] = set()
         self._members: dict[Class, Members] = {}
+        self._storing: dict[Function, bool] = {}
         self._locals: dict[Function, Locals] = {}
         self._free: dict[Function, dict[str, str]] = {}
         self._arrays: dict[Function, frozenset[str]] = {}
@@ -82,15 +70,10 @@ class Analysis:
     def locals_of(self, function: Function) -> Locals:
         """Return the names that a function binds."""
         if function not in self._locals:
-            names, outer, around = set(self.parameters_of(function)), set(), set()
-            for node in function.nodes:
-                match node:
-                    case ast.Name(ctx=ast.Store()):
-                        names.add(node.id)
-                    case ast.Global():
-                        outer.update(node.names)
-                    case ast.Nonlocal():
-                        around.update(node.names)
+            names = set(self.parameters_of(function))
+            names.update(node.id for node in function.of(ast.Name) if isinstance(node.ctx, ast.Store))
+            outer = {name for node in function.of(ast.Global) for name in node.names}
+            around = {name for node in function.of(ast.Nonlocal) for name in node.names}
             self._locals[function] = Locals(frozenset(names - outer - around), frozenset(outer), frozenset(around))
         return self._locals[function]
 
@@ -112,7 +95,7 @@ class Analysis:
             self._free[function] = {}
             around = function.scope.function
             if around is not None:
-                used = {node.id for node in ast.walk(function.node) if isinstance(node, ast.Name)}
+                used = {node.id for node in walk(function.node) if isinstance(node, ast.Name)}
                 used |= self.locals_of(function).nonlocals
                 used -= self.locals_of(function).names
                 while around is not None:
@@ -130,14 +113,9 @@ class Analysis:
     def arrays_of(self, function: Function) -> frozenset[str]:
         """Return the variables that a function treats as arrays: sliced, or asked for their shape."""
         if function not in self._arrays:
-            names = set()
-            for node in function.nodes:
-                match node:
-                    case ast.Subscript(value=ast.Name(id=name), slice=ast.Tuple() | ast.Slice()):
-                        names.add(name)
-                    case ast.Attribute(value=ast.Name(id=name), attr=attr) if attr in ARRAY_USES:
-                        names.add(name)
-            self._arrays[function] = frozenset(names)
+            used = [node.value for node in function.of(ast.Subscript) if isinstance(node.slice, (ast.Tuple, ast.Slice))]
+            used += [node.value for node in function.of(ast.Attribute) if node.attr in ARRAY_USES]
+            self._arrays[function] = frozenset(node.id for node in used if isinstance(node, ast.Name))
         return self._arrays[function]
 
     def lambda_of(self, node: ast.Lambda, around: Function) -> Function:
@@ -157,15 +135,23 @@ class Analysis:
         """Return what a function does when it is called like this; None when it is too far down."""
         context = self._context(function, arguments)
         known = self._summaries.get(context)
+        depth = self._depths.get(context, len(self._running))
         if known is not None:
+            self._tentative.rest_on(context, depth)
             return known
         if context in self._running:
+            self._tentative.rest_on(context, depth)
             self._recursive.add(context)
             return self._running[context]
-        if len(self._running) >= DEEPEST:
+        if depth >= DEEPEST:
+            self._tentative.cut()
             return None
-        self._contexts[function] = self._contexts.get(function, 0) + 1
+        family = self._family(function, arguments)
+        self._contexts[family] = self._contexts.get(family, 0) + 1
+        self._tentative.rest_on(context, depth)
+        self._depths[context] = depth
         self._running[context] = Summary()
+        self._tentative.begin()
         try:
             summary = self._follow(context)
             if context in self._recursive:
@@ -174,9 +160,9 @@ class Analysis:
                 summary = self._follow(context)
                 self._recursive.discard(context)
         finally:
-            del self._running[context]
+            del self._running[context], self._depths[context]
+            self._tentative.end(context)
         self._summaries[context] = summary
-        self._made.append(context)
         return summary
 
     def _follow(self, context: Context) -> Summary:
@@ -187,8 +173,14 @@ class Analysis:
             self.too_deep[function] = None
             return Summary(reached={function: ()})
 
+    @staticmethod
+    def _family(function: Function, arguments: dict[str, Value]) -> tuple[Function, frozenset[Class]]:
+        """Return the function and whose it is, so that many classes do not make constants unknown to each."""
+        first = arguments.get(function.params[0], NOTHING) if function.params else NOTHING
+        return function, first.instances
+
     def _context(self, function: Function, arguments: dict[str, Value]) -> Context:
-        detailed = self._contexts.get(function, 0) < MOST_CONTEXTS
+        detailed = self._contexts.get(self._family(function, arguments), 0) < MOST_CONTEXTS
         found = []
         for name, value in arguments.items():
             known = reduced(name, value, detailed)
@@ -202,42 +194,39 @@ class Analysis:
         """Return what the methods of a class store on `self`."""
         if cls not in self._members:
             self._members[cls] = Members()
-            before = len(self._made)
+            self._tentative.collect(cls)
             init = self.hierarchy.method(cls, "__init__")
-            others = [method for method in self._storing(cls) if method is not init]
-            changed = False
-            for method in [*([init] if init else []), *others]:
-                changed |= self._collect(cls, method, self._members[cls])
-            if changed:
-                # They were followed while members were not known yet.
-                for context in self._made[before:]:
+            others = [method for method in self._that_store(cls) if method is not init]
+            try:
+                for method in [*([init] if init else []), *others]:
+                    self._collect(cls, method, self._members[cls])
+            finally:
+                for context in self._tentative.collected(cls, self._members[cls]):
                     self._summaries.pop(context, None)
-                del self._made[before:]
         return self._members[cls]
 
-    def _storing(self, cls: Class) -> list[Function]:
+    def _that_store(self, cls: Class) -> list[Function]:
         """Return the methods that may assign to an attribute, as far as that can be told at a glance."""
         found = []
-        names = {name for c in self.hierarchy.mro(cls) for name in c.methods}
-        for name in sorted(names):
-            method = self.hierarchy.method(cls, name)
-            if method is not None and method.params and not method.is_static and _stores(method):
-                found.append(method)
+        for _, method in sorted(self.hierarchy.methods(cls).items()):
+            if method.params and not method.is_static:
+                if method not in self._storing:
+                    self._storing[method] = may_store(method)
+                if self._storing[method]:
+                    found.append(method)
         return found
 
-    def _collect(self, cls: Class, method: Function, members: Members) -> bool:
+    def _collect(self, cls: Class, method: Function, members: Members) -> None:
         receiver = method.params[0] if method.params else "self"
         summary = self.summarize(method, {receiver: Value(instances=frozenset({cls}))})
-        changed = False
         for effect in summary.effects if summary else ():
             root = effect.root
             if effect.kind != "write" or root is None or (root.kind, root.name) != ("param", receiver) or not root.attr:
                 continue
-            changed |= self._take(root.attr, effect, members, method.name == "__init__")
-        return changed
+            self._take(root.attr, effect, members, method.name == "__init__")
 
     @staticmethod
-    def _take(name: str, effect: Effect, members: Members, in_init: bool) -> bool:
+    def _take(name: str, effect: Effect, members: Members, in_init: bool) -> None:
         value = effect.value
         given = any(root.kind in ("param", "free") for root in value.roots)
         kinds = value.kinds | {"given"} if given and "rebind" in effect.flags else value.kinds
@@ -251,22 +240,20 @@ class Analysis:
         members.stores[name] = members.stores.get(name, 0) + 1
         before = members.values.get(name)
         members.values[name] = kept if before is None else join(before, kept)
-        return bool(kept.kinds or kept.funcs or kept.refs or kept.instances or kept.classes or kept.const)
 
     def of_instance(self, cls: Class, attr: str, base: Value) -> Found:
         """Return what an attribute of an instance of a class is."""
         method = self.hierarchy.method(cls, attr)
-        if method is not None and attr not in self.members(cls).values:
+        value, is_sole = self._seen(cls, attr)
+        if method is not None and value is None:
             if method.is_property or method.is_per_worker:
                 return Found(NOTHING, is_member=False)
             receiver = None if method.is_static else base
             return Found(Value(funcs=frozenset({Bound(method, receiver)})), is_member=False)
-        members = self.members(cls)
-        value = members.values.get(attr)
         if value is None:
             body = self.hierarchy.body(cls, attr)
             value = NOTHING if body is None else self.class_value(body[0], attr)._replace(const=None)
-        elif members.stores.get(attr, 0) != 1 or attr not in members.in_init:
+        elif not is_sole:
             value = value._replace(const=None)
         bound = frozenset(b if b.receiver is None else b._replace(receiver=base) for b in value.funcs)
         return Found(value._replace(funcs=bound), is_member=True)
@@ -278,7 +265,12 @@ class Analysis:
 
     def is_known_member(self, base: Value, attr: str) -> bool:
         """Tell whether some method stores the attribute."""
-        return any(attr in self.members(cls).values for cls in base.instances)
+        return any(self._seen(cls, attr).value is not None for cls in base.instances)
+
+    def _seen(self, cls: Class, attr: str) -> Seen:
+        seen = self.members(cls).seen(attr)
+        self._tentative.take(cls, attr, seen)
+        return seen
 
     def class_value(self, cls: Class, attr: str) -> Value:
         """Return what the class body assigns to an attribute."""
@@ -322,17 +314,3 @@ class Analysis:
             return Statements(self, function, {}).run().returns
         except RecursionError:
             return NOTHING
-
-
-def _stores(method: Function) -> bool:
-    receiver = method.params[0]
-    for node in ast.walk(method.node):
-        match node:
-            case ast.Attribute(value=ast.Name(id=name), ctx=ast.Store()) if name == receiver:
-                return True
-            case ast.Call(args=args, keywords=keywords):
-                # Whoever is given the instance may store on it.
-                given = [*args, *(keyword.value for keyword in keywords)]
-                if any(isinstance(value, ast.Name) and value.id == receiver for value in given):
-                    return True
-    return False

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from keras_mpseq.lint.frame import Frame
 from keras_mpseq.lint.model import Class, Function, dotted_of
-from keras_mpseq.lint.outside import CONTAINERS, OPENED, Call, outside
-from keras_mpseq.lint.values import NOTHING, Bound, Root, Taint, Value, constant, derived, join_all
+from keras_mpseq.lint.outside import Call, outside
+from keras_mpseq.lint.values import CONTAINERS, NOTHING, OPENED, Bound, Root, Taint, Value, constant, derived, join_all
+
+Item = TypeVar("Item")
 
 
 class Calls(Frame):
@@ -101,10 +105,10 @@ class Calls(Frame):
 
     def apply_value(self, callee: Value, call: Call, text: str = "") -> Value:
         """Call everything that a value may stand for."""
-        results = [self.apply(bound, call) for bound in sorted(callee.funcs, key=_order)[:6]]
-        results += [outside_or_module(self, ref, call) for ref in sorted(callee.refs)]
-        results += [self.construct(cls, call) for cls in sorted(callee.classes, key=lambda c: c.qualname)]
-        for cls in sorted(callee.instances, key=lambda c: c.qualname):
+        results = [self.apply(bound, call) for bound in in_order(callee.funcs, _order)[:6]]
+        results += [outside_or_module(self, ref, call) for ref in in_order(callee.refs, str)]
+        results += [self.construct(cls, call) for cls in in_order(callee.classes, _name_of)]
+        for cls in in_order(callee.instances, _name_of):
             method = self.analysis.hierarchy.method(cls, "__call__")
             if method is not None:
                 results.append(self.apply(Bound(method, callee), call))
@@ -115,9 +119,17 @@ class Calls(Frame):
             self.record("framework", text or ast_text(call.node.func), call.node)
             results.append(NOTHING)
         if not results:
-            self.hand_over(call, followed=False, text=text or ast_text(call.node.func))
-            return derived(callee, *call.values)
+            drawn = self.augmented(call, text or ast_text(call.node.func))
+            self.hand_over(call, followed=bool(drawn), text=text or ast_text(call.node.func))
+            return derived(callee, Value(taints=drawn), *call.values)
         return join_all(*results)
+
+    def augmented(self, call: Call, text: str) -> frozenset[Taint]:
+        """Remember a call of something unknown that looks as pipelines of albumentations are called."""
+        if not _looks_augmenting(call, text, self.tables.sets["random.augmented"]):
+            return frozenset()
+        self.record("draw", text, call.node, flags=("augmenter", "likely"))
+        return frozenset({Taint("random", text)})
 
     def construct(self, cls: Class, call: Call) -> Value:
         """Make an instance: what `__init__` does to it concerns nobody else."""
@@ -202,7 +214,7 @@ class Calls(Frame):
     def hand_over(self, call: Call, *, followed: bool, text: str) -> None:
         """Account for arguments of a callee that is not read: functions among them are called by it, probably."""
         for value in call.values:
-            for bound in sorted(value.funcs, key=_order)[:3]:
+            for bound in in_order(value.funcs, _order)[:3]:
                 # It gets something out of what is handed over with it.
                 rest = tuple(self.iterated(v, call.node) for v in call.values if v is not value)
                 self.apply(bound, call._replace(args=rest, kwargs={}))
@@ -228,6 +240,12 @@ class Calls(Frame):
             flags.add("shuffle")
         self.write(held_roots(target), how, where, value, *flags)
 
+    def touch(self, node: ast.expr, taints: frozenset[Taint]) -> None:
+        """Remember what a variable depends on, after its object was changed in place."""
+        if isinstance(node, ast.Name) and node.id in self.env:
+            before = self.env[node.id]
+            self.env[node.id] = before._replace(taints=before.taints | taints)
+
     def window(self, lower: ast.expr, upper: ast.expr, node: ast.AST) -> None:
         """Rows `i` to `i + n`, of which each function knows only whether `i` is its bare parameter."""
         end = self.function.sole_value(upper.id) if isinstance(upper, ast.Name) else upper
@@ -242,7 +260,8 @@ class Calls(Frame):
     def iterated(self, value: Value, node: ast.AST) -> Value:
         """Return an item of something that is looped over."""
         taints = value.taints
-        if "set" in value.kinds and "dict" not in value.kinds:
+        if "set" in value.kinds and not value.kinds & {"dict", "int"}:
+            # Whole numbers are their own hashes, and lie in the same order in every process.
             taints |= {Taint("unordered", "set", self.site(node))}
         if value.items is not None and "zip" in value.kinds:
             return Value(kinds=frozenset({"tuple"}), taints=taints, items=value.items)
@@ -299,8 +318,24 @@ def ast_text(node: ast.AST) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _looks_augmenting(call: Call, text: str, names: frozenset[str]) -> bool:
+    """Tell whether something is called as the pipelines of albumentations are: `self.augment(image=x)`."""
+    called = text.rpartition(".")[2].lower()
+    telling = "aug" in called or "transform" in called or "random" in called
+    return telling and not call.args and "image" in call.kwargs and call.kwargs.keys() <= names
+
+
 def _is_super(node: ast.Call) -> bool:
     return isinstance(node.func, ast.Name) and node.func.id == "super"
+
+
+def in_order(some: frozenset[Item], key: Callable[[Item], Any]) -> Sequence[Item]:
+    """Return the items of a set, sorted, so that runs are alike; most sets hold one or none."""
+    return sorted(some, key=key) if len(some) > 1 else tuple(some)
+
+
+def _name_of(cls: Class) -> str:
+    return cls.qualname
 
 
 def _order(bound: Bound) -> tuple[str, int]:

@@ -3,65 +3,71 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Sequence
 
 from keras_mpseq.lint.analysis import Analysis
-from keras_mpseq.lint.model import Function, own_nodes
+from keras_mpseq.lint.model import Function
+from keras_mpseq.lint.nodes import own_nodes, walk
 from keras_mpseq.lint.report import Report
+from keras_mpseq.lint.summary import Fault
 from keras_mpseq.lint.zones import View
 
 BROAD = frozenset({"Exception", "BaseException"})
 LEAVES = (ast.Raise, ast.Return, ast.Continue, ast.Break)
+READERS = frozenset({"len", "print", "range", "enumerate", "list", "tuple", "type", "isinstance"})
 
 
 def detect(view: View, report: Report) -> None:
     """Look at the code of every function in the worker zone."""
+    known = view.analysis.faults
     for function, chain in view.reached.items():
-        if function.node is None or isinstance(function.node, ast.Lambda):
-            continue
-        for handler, message in _swallowed(view, function):
-            site = function.module.site(handler, function.qualname)
-            end = site._replace(end_line=site.line, end_column=site.column + len("except"))
-            report.add("SEQ508", end, message, cls=view.cls.name, chain=chain)
-        for call, message in _suppressed(view, function):
-            site = function.module.site(call, function.qualname)
-            report.add("SEQ508", site, message, cls=view.cls.name, chain=chain)
-        for node, name in _unwritten(view.analysis, function):
-            site = function.module.site(node, function.qualname)
-            message = f"rows of {name} that no branch fills keep what was in memory"
-            report.add("SEQ507", site, message, cls=view.cls.name, chain=chain, confidence="likely")
+        if function not in known:
+            known[function] = [] if isinstance(function.node, ast.Lambda) else list(_faults(view.analysis, function))
+        for code, site, message, confidence in known[function]:
+            report.add(code, site, message, cls=view.cls.name, chain=chain, confidence=confidence)
 
 
-def _swallowed(view: View, function: Function) -> Iterator[tuple[ast.ExceptHandler, str]]:
-    for node in function.nodes:
-        if not isinstance(node, ast.Try):
-            continue
+def _faults(analysis: Analysis, function: Function) -> Iterator[Fault]:
+    """Yield what is wrong with a function, whichever class gets to it."""
+    for handler, message in _swallowed(analysis, function):
+        site = function.module.site(handler, function.qualname)
+        end = site._replace(end_line=site.line, end_column=site.column + len("except"))
+        yield Fault("SEQ508", end, message)
+    for call, message in _suppressed(analysis, function):
+        yield Fault("SEQ508", function.module.site(call, function.qualname), message)
+    for node, name in _unwritten(analysis, function):
+        message = f"rows of {name} that no branch fills keep what was in memory"
+        yield Fault("SEQ507", function.module.site(node, function.qualname), message, "likely")
+
+
+def _swallowed(analysis: Analysis, function: Function) -> Iterator[tuple[ast.ExceptHandler, str]]:
+    for node in function.of(ast.Try):
         for handler in node.handlers:
             if not _is_broad(handler) or any(isinstance(inside, LEAVES) for inside in _nodes(handler.body)):
                 continue
-            if not _is_cleanup(view, node.body) and not _is_import(node.body):
+            if not _is_cleanup(analysis, node.body) and not _is_import(node.body):
                 what = "except:" if handler.type is None else f"except {ast.unparse(handler.type)}:"
                 yield handler, f"{what} hides every error in the data, and the batch goes on without it"
 
 
-def _suppressed(view: View, function: Function) -> Iterator[tuple[ast.expr, str]]:
+def _suppressed(analysis: Analysis, function: Function) -> Iterator[tuple[ast.expr, str]]:
     """`with suppress(Exception)`, which is the same."""
-    for node in function.nodes:
-        if not isinstance(node, (ast.With, ast.AsyncWith)):
+    items = [item for node in function.of(ast.With) for item in node.items]
+    items += [item for node in function.of(ast.AsyncWith) for item in node.items]
+    for call in [item.context_expr for item in items]:
+        if not isinstance(call, ast.Call) or not _is_suppress(analysis, function, call.func):
             continue
-        for call in [item.context_expr for item in node.items]:
-            if not isinstance(call, ast.Call) or not _is_suppress(view, function, call.func):
-                continue
-            if any(isinstance(part, ast.Name) and part.id in BROAD for part in call.args):
-                yield call, f"{ast.unparse(call)} hides every error in the data, and the batch goes on without it"
+        if any(isinstance(part, ast.Name) and part.id in BROAD for part in call.args):
+            yield call, f"{ast.unparse(call)} hides every error in the data, and the batch goes on without it"
 
 
-def _is_suppress(view: View, function: Function, node: ast.expr) -> bool:
+def _is_suppress(analysis: Analysis, function: Function, node: ast.expr) -> bool:
     match node:
         case ast.Name(id=name):
-            return "contextlib.suppress" in view.analysis.project.name_in(function.inner, name).refs
+            return "contextlib.suppress" in analysis.project.name_in(function.inner, name).refs
         case ast.Attribute(value=ast.Name(id=name), attr="suppress"):
-            return "contextlib" in view.analysis.project.name_in(function.inner, name).refs
+            return "contextlib" in analysis.project.name_in(function.inner, name).refs
     return False
 
 
@@ -74,11 +80,11 @@ def _nodes(body: Sequence[ast.stmt]) -> Iterator[ast.AST]:
 def _is_broad(handler: ast.ExceptHandler) -> bool:
     if handler.type is None:
         return True
-    return any(isinstance(node, ast.Name) and node.id in BROAD for node in ast.walk(handler.type))
+    return any(isinstance(node, ast.Name) and node.id in BROAD for node in walk(handler.type))
 
 
-def _is_cleanup(view: View, body: Sequence[ast.stmt]) -> bool:
-    names = view.tables.sets["resources.cleanup"]
+def _is_cleanup(analysis: Analysis, body: Sequence[ast.stmt]) -> bool:
+    names = analysis.project.tables.sets["resources.cleanup"]
     calls = [statement.value for statement in body if isinstance(statement, ast.Expr)]
     return len(calls) == len(body) and all(
         isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in names
@@ -91,11 +97,13 @@ def _is_import(body: Sequence[ast.stmt]) -> bool:
 
 
 def _unwritten(analysis: Analysis, function: Function) -> Iterator[tuple[ast.AST, str]]:
-    for name, node in _empty_arrays(analysis, function).items():
+    empty = _empty_arrays(analysis, function)
+    stores = [*function.of(ast.Assign), *function.of(ast.AugAssign)] if empty else []
+    stored = {name for node in stores for name in _stored_in(node)}
+    for name, node in empty.items():
         if not _is_used_whole(function, name):
             continue
-        stores = [n for n in function.nodes if _stores_in(n, name)]
-        if stores and not _fills(function.body, name):
+        if name in stored and not _fills(function.body, name):
             yield node, name
 
 
@@ -103,8 +111,8 @@ def _empty_arrays(analysis: Analysis, function: Function) -> dict[str, ast.Assig
     """Return the local names of arrays made by np.empty."""
     found: dict[str, ast.Assign] = {}
     made: dict[str, int] = {}
-    for node in function.nodes:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+    for node in function.of(ast.Assign):
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             made[name] = made.get(name, 0) + 1
             if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
@@ -117,15 +125,7 @@ def _empty_arrays(analysis: Analysis, function: Function) -> dict[str, ast.Assig
 
 def _is_used_whole(function: Function, name: str) -> bool:
     """Tell whether the array is returned, or handed on; not whether a slice of it is."""
-    for node in function.nodes:
-        match node:
-            case ast.Return(value=ast.expr() as value):
-                parts = value.elts if isinstance(value, ast.Tuple) else [value]
-                if any(isinstance(part, ast.Name) and part.id == name for part in parts):
-                    return True
-                if any(_holds(part, name) for part in parts):
-                    return True
-    return False
+    return any(node.value is not None and _holds(node.value, name) for node in function.of(ast.Return))
 
 
 def _holds(node: ast.expr, name: str) -> bool:
@@ -139,19 +139,22 @@ def _holds(node: ast.expr, name: str) -> bool:
     return False
 
 
-def _stores_in(node: ast.AST, name: str) -> bool:
+def _stored_in(node: ast.AST) -> Iterator[str]:
+    """Yield the names of which a statement writes to a part."""
     match node:
         case ast.Assign(targets=targets):
-            return any(_is_part(target, name) for target in targets)
+            for target in targets:
+                yield from _parts(target)
         case ast.AugAssign(target=target):
-            return _is_part(target, name)
-    return False
+            yield from _parts(target)
 
 
-def _is_part(target: ast.expr, name: str) -> bool:
+def _parts(target: ast.expr) -> Iterator[str]:
     if isinstance(target, (ast.Tuple, ast.List)):
-        return any(_is_part(part, name) for part in target.elts)
-    return isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and target.value.id == name
+        for part in target.elts:
+            yield from _parts(part)
+    elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
+        yield target.value.id
 
 
 def _fills(body: Sequence[ast.stmt], name: str) -> bool:
@@ -187,7 +190,14 @@ def _fills_here(statement: ast.stmt, name: str) -> bool:
             return all(_fills(case.body, name) for case in statement.cases)
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             return False
-    return any(_stores_in(node, name) or _given_away(node, name) for node in (statement, *own_nodes(statement)))
+    return name in _written(statement)
+
+
+@functools.lru_cache(maxsize=8192)
+def _written(statement: ast.stmt) -> frozenset[str]:
+    """Return the names that a statement writes to, or may; kept, as each array of a function asks for it."""
+    nodes = [statement, *own_nodes(statement)]
+    return frozenset(name for node in nodes for name in (*_stored_in(node), *_given_away(node)))
 
 
 def _fills_before_breaks(body: Sequence[ast.stmt], name: str) -> bool:
@@ -206,19 +216,18 @@ def _fills_before_breaks(body: Sequence[ast.stmt], name: str) -> bool:
     return found
 
 
-def _given_away(node: ast.AST, name: str) -> bool:
+def _given_away(node: ast.AST) -> Iterator[str]:
     """A function that gets the array, or a method of it as `fill`, may well write to it."""
     match node:
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="fill" | "sort" | "put")) if owner == name:
-            return True
-        case ast.Call():
-            values = [*node.args, *(keyword.value for keyword in node.keywords)]
-            return any(isinstance(v, ast.Name) and v.id == name for v in values) and not _only_reads(node)
-    return False
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="fill" | "sort" | "put")):
+            yield owner
+    if isinstance(node, ast.Call) and not _only_reads(node):
+        values = [*node.args, *(keyword.value for keyword in node.keywords)]
+        yield from (value.id for value in values if isinstance(value, ast.Name))
 
 
 def _only_reads(call: ast.Call) -> bool:
-    return ast.unparse(call.func) in ("len", "print", "range", "enumerate", "list", "tuple", "type", "isinstance")
+    return isinstance(call.func, ast.Name) and call.func.id in READERS
 
 
 def _skips(statement: ast.If) -> bool:

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Sequence
 
 from keras_mpseq.lint.model import Class, Function, is_empty
+from keras_mpseq.lint.nodes import walk
 from keras_mpseq.lint.report import Report
 from keras_mpseq.lint.values import NOTHING, Site
 from keras_mpseq.lint.zones import View
@@ -53,7 +54,7 @@ def is_abstract(function: Function) -> bool:
 def _always_overridden(view: View, method: Function) -> bool:
     """Tell whether every class of the project that derives from this one has a method of its own in its place."""
     hierarchy = view.analysis.hierarchy
-    below = [cls for cls in view.analysis.sequences if cls is not view.cls and view.cls in hierarchy.mro(cls)]
+    below = view.analysis.below.get(view.cls, [])
     return bool(below) and all(hierarchy.method(cls, method.name) is not method for cls in below)
 
 
@@ -61,10 +62,18 @@ def _index_ignored(view: View, report: Report, getitem: Function) -> None:
     name = view.index
     if not name or _length(view) == 1:
         return
-    used = any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(getitem.node))
-    if not used:
+    used = any(isinstance(node, ast.Name) and node.id == name for node in walk(getitem.node))
+    if not used and not _is_constant(getitem):
         message = f"{getitem.qualname} never reads {name}, so that a batch has nothing to do with its index"
         report.add("SEQ408", head(getitem), message, cls=view.cls.name)
+
+
+def _is_constant(getitem: Function) -> bool:
+    """Tell whether a method does nothing but return members or literals: a dummy, whose batches are to be alike."""
+    match [s for s in getitem.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]:
+        case [ast.Return(value=ast.Attribute() | ast.Tuple() | ast.Constant() | ast.List() as value)]:
+            return not any(isinstance(node, (ast.Call, ast.Subscript)) for node in ast.walk(value))
+    return False
 
 
 def head(function: Function) -> Site:
@@ -77,7 +86,7 @@ def head(function: Function) -> Site:
 def _length(view: View) -> object:
     if view.length is None:
         return None
-    values = [node.value for node in view.length.nodes if isinstance(node, ast.Return)]
+    values = [node.value for node in view.length.of(ast.Return)]
     if len(values) == 1 and isinstance(values[0], ast.Constant):
         return values[0].value
     return None
@@ -104,8 +113,7 @@ def _bad_return(view: View, report: Report, getitem: Function) -> None:
         elif items is not None and "tuple" in value.kinds and len(items) > MOST_PARTS:
             message = f"the batch is a tuple of {len(items)}; Keras takes inputs, targets and sample weights"
             report.add("SEQ501", site, message, cls=view.cls.name, chain=chain)
-    returns = any(isinstance(node, ast.Return) for node in getitem.nodes)
-    if not returns and not _always_raises(getitem):
+    if not getitem.of(ast.Return) and not _always_raises(getitem):
         report.add("SEQ501", head(getitem), f"{getitem.qualname} returns nothing", cls=view.cls.name)
 
 
@@ -116,7 +124,7 @@ def _always_raises(function: Function) -> bool:
 
 def _bad_length(view: View, report: Report, length: Function) -> None:
     summary, _ = view.summary(length)
-    returns = [node for node in length.nodes if isinstance(node, ast.Return)]
+    returns = length.of(ast.Return)
     if not returns and not length.generator and not _always_raises(length):
         report.add("SEQ503", head(length), f"{length.qualname} returns nothing", cls=view.cls.name)
     for node in returns:
@@ -159,7 +167,7 @@ def _length_fault(view: View, length: Function, value: ast.expr | None, depth: i
                     return "calls np.int, which NumPy no longer has"
             called = _called_by(view, length, value.func) if depth < DEEPEST else None
             if called is not None:
-                returns = [node.value for node in called.nodes if isinstance(node, ast.Return)]
+                returns = [node.value for node in called.of(ast.Return)]
                 return _first_fault(view, called, returns, depth + 1)
     return ""
 
@@ -216,7 +224,7 @@ def _super_init(view: View, report: Report) -> None:
 
 
 def _calls_base_init(init: Function) -> bool:
-    return any(isinstance(node, ast.Attribute) and node.attr == "__init__" for node in ast.walk(init.node))
+    return any(isinstance(node, ast.Attribute) and node.attr == "__init__" for node in walk(init.node))
 
 
 def _hook_name(view: View, report: Report, method: Function) -> None:
@@ -249,7 +257,7 @@ def _near(name: str, hooks: frozenset[str]) -> str:
 
 def _called(view: View, name: str) -> bool:
     for c in view.analysis.hierarchy.mro(view.cls):
-        for node in ast.walk(c.node):
+        for node in walk(c.node):
             if isinstance(node, ast.Attribute) and node.attr == name:
                 return True
     return False

@@ -30,6 +30,7 @@ def detect(view: View, report: Report) -> None:
     for effect in view.worker:
         if effect.kind == "write" and effect.root and effect.root.kind == "self" and "rebind" in effect.flags:
             _made_in_worker(view, report, effect)
+    _is_handle(view, report)
     _locks(view, report, named)
     _lossy(view, report)
     _nested(view, report)
@@ -52,7 +53,7 @@ def _member(view: View, report: Report, method: Function, effect: Effect, named:
             severity = "warning" if kinds & {"session"} and not kinds & {"file"} else ""
             report.at(code, effect, f"self.{attr} {text}", view.cls.name, confidence=confidence, severity=severity)
             return
-    what = _unpicklable(kinds)
+    what = _unpicklable(kinds, safe=view.analysis.hierarchy.is_own(view.cls))
     if what:
         report.at("SEQ101", effect, f"self.{attr} holds {what}, which cannot be pickled", view.cls.name)
     elif kinds & {"large-literal"}:
@@ -62,10 +63,24 @@ def _member(view: View, report: Report, method: Function, effect: Effect, named:
         report.at("SEQ101", effect, f"self.{attr} holds a tf.data dataset, which cannot be pickled", view.cls.name)
 
 
-def _unpicklable(kinds: frozenset[str]) -> str:
-    if "lambda" in kinds:
+def _is_handle(view: View, report: Report) -> None:
+    """A class that derives from that of a file, thread or lock is one itself."""
+    for ref in sorted(view.analysis.hierarchy.bases(view.cls).refs):
+        for code, text in HANDLES.items():
+            if view.tables.kinds(ref) & view.tables.sets[f"resources.{code}"]:
+                site = view.cls.module.site(view.cls.node)
+                head = site._replace(end_line=site.line, end_column=site.column + len(f"class {view.cls.name}"))
+                message = (
+                    f"class {view.cls.name} derives from {ref}, so that each instance {text.replace('holds', 'is')}"
+                )
+                report.add(code, head, message, cls=view.cls.name)
+
+
+def _unpicklable(kinds: frozenset[str], *, safe: bool) -> str:
+    """Say what cannot be pickled; functions of a SafeSequence travel by value."""
+    if "lambda" in kinds and not safe:
         return "a lambda"
-    if "local-function" in kinds:
+    if "local-function" in kinds and not safe:
         return "a function defined inside a method"
     return "a generator" if "generator" in kinds else ""
 
@@ -125,7 +140,8 @@ def _removed(method: Function) -> Iterator[str]:
 
 def _nested(view: View, report: Report) -> None:
     function = view.cls.scope.function
-    if function is not None:
+    # The class of a SafeSequence travels by value.
+    if function is not None and not view.analysis.hierarchy.is_own(view.cls):
         site = view.cls.module.site(view.cls.node, function.qualname)
         head = site._replace(end_line=site.line, end_column=site.column + len(f"class {view.cls.name}"))
         message = f"class {view.cls.name} is defined inside {function.qualname}, where no other process can import it"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 
 from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.model import Class, Module, dotted_of
+from keras_mpseq.lint.nodes import by_kind, children, walk
 from keras_mpseq.lint.report import Report
+
+LEGACY = re.compile(r"^\s*(?:import|from)\s+tf_keras\b|TF_USE_LEGACY_KERAS", re.MULTILINE)
+"""Says that Keras 2 is meant, in a file that may name Keras in other words as well."""
 
 
 def detect(module: Module, analysis: Analysis, report: Report) -> None:
@@ -56,7 +61,7 @@ def _shallow(node: ast.AST) -> Iterator[ast.AST]:
         current = waiting.pop()
         yield current
         if not isinstance(current, ast.Lambda):
-            waiting.extend(ast.iter_child_nodes(current))
+            waiting.extend(children(current))
 
 
 def _makes(node: ast.expr, names: set[str]) -> bool:
@@ -88,13 +93,12 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
         return
     if "keras" not in module.source and "tensorflow" not in module.source:
         return
-    if "tf_keras" in module.source:
-        # Keras 2 under its new name, which still has these arguments.
+    if _is_legacy(module, analysis):
         return
-    for node in ast.walk(module.tree):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-            continue
-        if node.func.attr not in tables.sets["effects.fits"]:
+    nodes = by_kind(walk(module.tree))
+    around = _around(nodes.get(ast.FunctionDef, ()))
+    for node in nodes.get(ast.Call, ()):
+        if not isinstance(node.func, ast.Attribute) or node.func.attr not in tables.sets["effects.fits"]:
             continue
         head, _, rest = dotted_of(node).partition(".")
         refs = analysis.project.name_in(module.scope, head).refs if head else frozenset()
@@ -102,8 +106,10 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
             continue
         for keyword in node.keywords:
             if keyword.arg in tables.sets["effects.fit_arguments"] and _is_keras(node, keyword.arg):
+                if _is_wrapped(analysis, node.func.attr, keyword.arg) and not _is_model(node.func.value):
+                    continue
                 message = f"{node.func.attr}() of Keras 3 has no argument {keyword.arg}"
-                report.add("SEQ506", module.site(keyword, _around(module, node)), message)
+                report.add("SEQ506", module.site(keyword, around.get(node.lineno, "")), message)
                 break
 
 
@@ -114,8 +120,35 @@ def _is_keras(node: ast.Call, argument: str) -> bool:
     return argument != "workers" or bool(others & telling)
 
 
-def _around(module: Module, node: ast.AST) -> str:
-    line = getattr(node, "lineno", 0)
-    functions = [inside for inside in ast.walk(module.tree) if isinstance(inside, ast.FunctionDef)]
-    around = [inside.name for inside in functions if inside.lineno <= line <= (inside.end_lineno or inside.lineno)]
-    return around[-1] if around else ""
+def _is_legacy(module: Module, analysis: Analysis) -> bool:
+    """Tell whether a module, or one that it imports, uses Keras 2 under its new name, which has these arguments."""
+    if LEGACY.search(module.source):
+        return True
+    project = analysis.project
+    imported = {dotted for several in module.scope.imports.values() for dotted in several}
+    found = {project.find(name, module) for dotted in imported for name in (dotted, dotted.rpartition(".")[0]) if name}
+    return any(LEGACY.search(project.sources[name].text) for name in found if name is not None)
+
+
+def _is_wrapped(analysis: Analysis, method: str, argument: str) -> bool:
+    """Tell whether a class of the project has a method of that name which takes the argument itself."""
+    key = method, argument
+    if key not in analysis.wrapped:
+        found = (cls.methods.get(method) for module in analysis.project.parsed() for cls in module.all_classes)
+        analysis.wrapped[key] = any(f is not None and argument in f.keyword_names() for f in found)
+    return analysis.wrapped[key]
+
+
+def _is_model(node: ast.expr) -> bool:
+    """Tell whether an object is called a model, as that of Keras is when others wrap it."""
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name.lower().endswith("model")
+
+
+def _around(functions: Sequence[ast.FunctionDef]) -> dict[int, str]:
+    """Return the innermost function at each line; those inside come after those around."""
+    return {
+        line: function.name
+        for function in functions
+        for line in range(function.lineno, (function.end_lineno or function.lineno) + 1)
+    }

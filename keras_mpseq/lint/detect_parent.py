@@ -14,35 +14,35 @@ from keras_mpseq.lint.zones import View
 def detect(view: View, report: Report) -> None:
     """Look at the parent zone, and at file lists in both."""
     in_worker = {effect.site for effect in view.worker if effect.kind in ("draw", "seed", "method")}
+    changing = {m for m, e in view.parent if e.kind == "write" and e.root is not None and e.root.kind == "self"}
+    seeds: dict[Function, int] = {}
     for method, effect in view.parent:
-        if effect.site in in_worker or not _orders(view, method):
+        if effect.kind == "seed" and "argless" not in effect.flags:
+            seeds[method] = min(effect.site.line, seeds.get(method, effect.site.line))
+    for method, effect in view.parent:
+        if effect.site in in_worker or not (method in changing or _runs_alone(view, method)):
             continue
         if effect.kind == "seed":
             message = f"{effect.detail} seeds a generator that the whole process shares"
             report.at("SEQ404", effect, message, view.cls.name, severity="warning")
         elif effect.kind in ("draw", "method"):
-            _order(view, report, method, effect)
+            _order(view, report, effect, seeds.get(method))
     _listings(view, report)
     _dead_order(view, report)
 
 
-def _orders(view: View, method: Function) -> bool:
-    """Tell whether a method has a say in the order of the data: it runs by itself, or it changes the sequence."""
-    if method.name == "__init__" or method.name in view.tables.sets["sequence.epoch_hooks"]:
-        return True
-    return any(e.kind == "write" and e.root and e.root.kind == "self" for m, e in view.parent if m is method)
+def _runs_alone(view: View, method: Function) -> bool:
+    """Tell whether a method has a say in the order of the data, whatever it does; others have if they change it."""
+    return method.name == "__init__" or method.name in view.tables.sets["sequence.epoch_hooks"]
 
 
-def _order(view: View, report: Report, method: Function, effect: Effect) -> None:
+def _order(view: View, report: Report, effect: Effect, seeded: int | None) -> None:
+    """Look at a draw; *seeded* is the first line of its method that seeds a generator."""
     name = effect.detail.rpartition(".")[2]
     if name not in view.tables.sets["random.order"]:
         return
     if effect.kind == "draw":
-        seeded = any(
-            e.kind == "seed" and "argless" not in e.flags and m is method and e.site.line <= effect.site.line
-            for m, e in view.parent
-        )
-        if seeded:
+        if seeded is not None and seeded <= effect.site.line:
             return
         message = f"{effect.detail} orders the data by a generator that nothing seeds"
     else:
@@ -117,15 +117,11 @@ def _copied_on(view: View, attr: str) -> bool:
         hook = view.analysis.hierarchy.method(view.cls, name)
         if hook is None:
             continue
-        loads = [
-            node
-            for node in hook.nodes
-            if isinstance(node, ast.Attribute) and node.attr == attr and isinstance(node.ctx, ast.Load)
-        ]
+        loads = [node for node in hook.of(ast.Attribute) if node.attr == attr and isinstance(node.ctx, ast.Load)]
         shuffled = [
             node
-            for node in hook.nodes
-            if isinstance(node, ast.Call) and "shuffle" in ast.unparse(node.func) and any(n in loads for n in node.args)
+            for node in hook.of(ast.Call)
+            if any(n in loads for n in node.args) and "shuffle" in ast.unparse(node.func)
         ]
         if len(loads) > len(shuffled):
             return True
@@ -134,8 +130,8 @@ def _copied_on(view: View, attr: str) -> bool:
 
 def _thrown_away(view: View, report: Report, function: Function) -> None:
     """`shuffle(list(self.ids))` orders a list that nobody has; `permutation(...)` as a statement gives it away."""
-    for node in function.nodes:
-        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+    for node in function.of(ast.Expr):
+        if not isinstance(node.value, ast.Call):
             continue
         call = node.value
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")

@@ -62,6 +62,9 @@ def _own(view: View, report: Report, effect: Effect, root: Root) -> None:
         if not effect.value.kinds & RESOURCES:
             message = f"self.{attr} is filled once for each process"
             report.at("SEQ210", effect, message, view.cls.name, confidence="likely")
+    elif "maybe" in effect.flags and not view.kinds(attr) & {"array", "list", "set", "given"}:
+        # Added to in a helper that gets it: a number is not changed by that, and no more is known.
+        return
     elif "view" in effect.flags and "alias" in effect.flags and "rebind" not in effect.flags:
         _inplace(view, report, effect, attr)
     else:

@@ -68,7 +68,8 @@ def _restored(view: View) -> set[tuple[str, str, str]]:
 def _draw(view: View, report: Report, effect: Effect) -> None:
     flag = next((name for name in ("table", *DRAWN) if name in effect.flags), "python")
     code, text = DRAWN[flag]
-    report.at(code, effect, f"{effect.detail} {text} while serving a batch", view.cls.name)
+    confidence = "likely" if "likely" in effect.flags else "certain"
+    report.at(code, effect, f"{effect.detail} {text} while serving a batch", view.cls.name, confidence=confidence)
 
 
 def _generator(view: View, report: Report, effect: Effect) -> None:

@@ -6,7 +6,10 @@ known to be a sequence: the rest of a project costs no more than reading it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import gc
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,11 +39,14 @@ MARKS = (
     "PyDataset",
     "keras_mpseq",
     "TimeseriesGenerator",
+    "preprocessing.image",
+    "keras_preprocessing",
     "max_queue_size",
     "use_multiprocessing",
     "workers=",
 )
 """Words without which a file has nothing to do with sequences, unless it derives from a class elsewhere."""
+WORD = re.compile(r"\w+")
 DETECTORS = (
     detect_members.detect,
     detect_state.detect,
@@ -116,7 +122,8 @@ def lint_paths(
             continue
         name, is_package = module_name(path, packages)
         sources.append(Source(path, name, is_package, text))
-    linted = _run(sources, failures, extra_bases, decls)
+    with _uncollected():
+        linted = _run(sources, failures, extra_bases, decls)
     linted.files = len(files)
     linted.findings = [f for f in linted.findings if _is_wanted(f.code, select, preview)]
     return linted
@@ -135,6 +142,22 @@ def lint_source(source: str, path: str = "<string>") -> Linted:
     return linted
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector out: trees and summaries stay until the end, and it would go through all, often."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if gc.get_freeze_count() == 0:
+            # To the oldest generation with all that was made: as the youngest it would be gone through right now.
+            gc.freeze()
+            gc.unfreeze()
+        if was_on:
+            gc.enable()
+
+
 def _is_wanted(code: str, select: Collection[str] | None, preview: bool) -> bool:
     if select is not None and not any(code.startswith(chosen) for chosen in select):
         return False
@@ -151,10 +174,15 @@ def _run(
     analysis = Analysis(project, Hierarchy(project, extra_bases))
     report = Report(project)
     classes = _sequences(project, analysis.hierarchy, extra_bases)
-    analysis.sequences = classes
-    linted = Linted(classes=len(classes))
     for cls in classes:
-        _look_at(cls, analysis, report, linted)
+        for above in analysis.hierarchy.mro(cls):
+            if above is not cls:
+                analysis.below.setdefault(above, []).append(cls)
+    linted = Linted(classes=len(classes))
+    unresolved: dict[tuple[str, int, str], Unresolved] = {}
+    for cls in classes:
+        _look_at(cls, analysis, report, unresolved)
+    linted.unresolved = list(unresolved.values())
     for module in project.parsed():
         _guarded(module, analysis, report)
     failures += [(source.path, error) for source, error in project.failures]
@@ -168,7 +196,9 @@ def _run(
     return linted
 
 
-def _look_at(cls: Class, analysis: Analysis, report: Report, linted: Linted) -> None:
+def _look_at(
+    cls: Class, analysis: Analysis, report: Report, unresolved: dict[tuple[str, int, str], Unresolved]
+) -> None:
     """Report what is wrong with one class; one that cannot be followed is told, and does not stop the others."""
     try:
         view = View(analysis, cls)
@@ -178,11 +208,8 @@ def _look_at(cls: Class, analysis: Analysis, report: Report, linted: Linted) -> 
         site = cls.module.site(cls.node)
         report.add("SEQ000", site, f"class {cls.name} is nested too deeply to be followed", cls=cls.name)
         return
-    seen = {(u.path, u.line, u.call) for u in linted.unresolved}
     for place, text in view.unresolved:
-        if (place.path, place.line, text) not in seen:
-            seen.add((place.path, place.line, text))
-            linted.unresolved.append(Unresolved(place.path, place.line, text, cls.name))
+        unresolved.setdefault((place.path, place.line, text), Unresolved(place.path, place.line, text, cls.name))
 
 
 def _guarded(module: Module, analysis: Analysis, report: Report) -> None:
@@ -192,12 +219,22 @@ def _guarded(module: Module, analysis: Analysis, report: Report) -> None:
         report.add("SEQ000", Site(module.path, 1, 1, 1, 2, ""), "the file is nested too deeply to be followed")
 
 
+def _naming(project: Project) -> dict[str, list[str]]:
+    """Return for each word the modules that hold it."""
+    found: dict[str, list[str]] = {}
+    for name, source in project.sources.items():
+        for word in set(WORD.findall(source.text)):
+            found.setdefault(word, []).append(name)
+    return found
+
+
 def _sequences(project: Project, hierarchy: Hierarchy, extra_bases: Collection[str]) -> list[Class]:
     """Parse what can hold sequence classes, and return them."""
     waiting = [name for name, source in project.sources.items() if any(mark in source.text for mark in MARKS)]
     last_names = [base.rpartition(".")[2] for base in extra_bases]
     waiting += [n for n, source in project.sources.items() if any(base in source.text for base in last_names)]
     looked: set[str] = set()
+    naming = _naming(project) if waiting else {}
     found: dict[Class, None] = {}
     while waiting:
         fresh = []
@@ -211,9 +248,6 @@ def _sequences(project: Project, hierarchy: Hierarchy, extra_bases: Collection[s
                     found[cls] = None
                     fresh.append(cls.name)
         # Who derives from these may not mention Keras at all.
-        waiting = [
-            name
-            for name, source in project.sources.items()
-            if name not in looked and any(base in source.text for base in fresh)
-        ]
+        naming_fresh = {name for base in fresh for name in naming.get(base, ()) if name not in looked}
+        waiting = [name for name in project.sources if name in naming_fresh]
     return sorted(found, key=lambda cls: (cls.module.path, cls.node.lineno))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 
 from keras_mpseq.lint import guards
 from keras_mpseq.lint.calls import call_at
 from keras_mpseq.lint.model import Function
+from keras_mpseq.lint.nodes import children
 from keras_mpseq.lint.objects import Objects
-from keras_mpseq.lint.outside import CONTAINERS
 from keras_mpseq.lint.values import (
+    CONTAINERS,
     NOTHING,
     Bound,
     Root,
@@ -24,8 +26,16 @@ from keras_mpseq.lint.values import (
 )
 
 LARGEST = 1 << 62
+ORDER: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
 BIG = 1_000_000
 """Elements of a literal that is heavy to carry to every worker."""
+METHODS = {kind: f"_{kind.__name__.lower()}" for kind in ast.expr.__subclasses__()}
+"""What follows each kind of expression."""
 
 
 class Expressions(Objects):
@@ -47,12 +57,12 @@ class Expressions(Objects):
                 return self.call(node)
             case ast.Subscript():
                 return self._subscript(node)
-        method = getattr(self, f"_{type(node).__name__.lower()}", None)
+        method = getattr(self, METHODS.get(node.__class__, ""), None)
         if method is not None:
             value = method(node)
             assert isinstance(value, Value)
             return value
-        return derived(*(self.eval(child) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)))
+        return derived(*(self.eval(child) for child in children(node) if isinstance(child, ast.expr)))
 
     def _global_read(self, value: Value) -> None:
         for root in value.roots:
@@ -179,6 +189,12 @@ class Expressions(Objects):
             kinds |= {"large-literal"}
         elif "list" in kinds:
             kinds |= (left.kinds | right.kinds) & {"lambda", "local-function", "file", "array-file", "large-literal"}
+        if (
+            "set" in kinds
+            and "int" in left.kinds
+            and ("int" in right.kinds or isinstance(node.op, (ast.Sub, ast.BitAnd)))
+        ):
+            kinds |= {"int"}
         instances = left.instances | right.instances if "list" in kinds else frozenset()
         return result._replace(kinds=kinds, instances=instances)
 
@@ -340,4 +356,7 @@ def _compared(left: tuple[str, object], op: ast.cmpop, right: tuple[str, object]
             return left == right or (left[0] != "NoneType" and right[0] != "NoneType" and left[1] == right[1])
         case ast.IsNot() | ast.NotEq():
             return not _compared(left, ast.Eq(), right)
+    order = ORDER.get(type(op))
+    if order is not None and isinstance(left[1], (int, float)) and isinstance(right[1], (int, float)):
+        return order(left[1], right[1])
     return None

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from keras_mpseq.findings import Finding
 from keras_mpseq.lint.fix_scene import Scene, Span, span_of
-from keras_mpseq.lint.model import Class, Function, Module, dotted_of, own_nodes
+from keras_mpseq.lint.model import Class, Function, Module, dotted_of
+from keras_mpseq.lint.nodes import own_nodes
 
 Block = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.Module
 _DATA = ("x", "generator")

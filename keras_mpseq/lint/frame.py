@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ class Frame:
         self.effects: dict[tuple[object, ...], Effect] = {}
         self.memo: list[frozenset[Root] | None] = []
         """Roots that are known to be missing here; None stands for all."""
+        self.stores: dict[int, dict[frozenset[str], int]] = {}
+        """Attributes that each block was seen to store; see guards."""
         self.loops = 0
         self.in_finally = 0
         self.orders: list[frozenset[Taint]] = []
@@ -66,11 +69,11 @@ class Frame:
         """Variables at each return."""
         self.binding = binding
         for name in analysis.parameters_of(function):
-            known = binding.get(name, NOTHING)
-            self.env[name] = known._replace(
-                roots=frozenset({Root("param", name)}),
-                taints=frozenset() if known.instances else frozenset({Taint("param", name)}),
-            )
+            known = binding.get(name)
+            value = _parameter(name)
+            if known is not None:
+                value = known._replace(roots=value.roots, taints=frozenset() if known.instances else value.taints)
+            self.env[name] = value
 
     def eval(self, node: ast.expr) -> Value:
         """Follow an expression."""
@@ -98,7 +101,8 @@ class Frame:
             flags.add("loop")
         if self.in_finally:
             flags.add("finally")
-        if effect.root is not None and self.is_memo(effect.root):
+        # What takes something away fills no gap.
+        if effect.root is not None and "del" not in flags and self.is_memo(effect.root):
             flags.add("memo")
         key = (effect.kind, effect.detail, effect.site, effect.root, "memo" in flags)
         if key not in self.effects and len(self.effects) < MOST_EFFECTS:
@@ -120,11 +124,8 @@ class Frame:
         for effect in summary.effects:
             if len(effect.chain) < MOST_HOPS:
                 self._take_over(effect, arguments, (hop, *effect.chain))
-        for name in ("reads", "exposed"):
-            seen = roots_of(getattr(summary, name), arguments)
-            if name == "exposed":
-                seen = {root for root in seen if root not in self.env}
-            getattr(self, name).update(seen)
+        self.reads |= roots_of(summary.reads, arguments)
+        self.exposed |= {root for root in roots_of(summary.exposed, arguments) if root not in self.env}
         self.escapes |= roots_of(summary.escapes, arguments)
         for root, value in summary.defined.items():
             for own in roots_of({root}, arguments):
@@ -244,6 +245,12 @@ class Frame:
         for env in ends[1:]:
             result = {key: join(value, env[key]) for key, value in result.items() if key in env}
         return result
+
+
+@functools.lru_cache(maxsize=4096)
+def _parameter(name: str) -> Value:
+    """Return a parameter of which nothing is known."""
+    return Value(roots=frozenset({Root("param", name)}), taints=frozenset({Taint("param", name)}))
 
 
 def join_env(first: dict[Key, Value], second: dict[Key, Value]) -> dict[Key, Value]:

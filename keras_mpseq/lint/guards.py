@@ -58,25 +58,32 @@ def held(value: Value) -> frozenset[Root]:
     return frozenset(root for root in value.roots if root.attr or root.kind in ("global", "free", "param"))
 
 
-def keyed(test: ast.expr, outcome: bool, block: Sequence[ast.stmt]) -> bool:
-    """Tell whether *block* renews something under a key that the test found to differ, and stores the key.
+def keyed(frame: Frame, test: ast.expr, outcome: bool, block: Sequence[ast.stmt], start: int) -> bool:
+    """Tell whether *block*, from *start* on, renews something under a key that the test found to differ, and stores it.
 
     This is a cache of one entry: `if self.name != name: self.data = load(name); self.name = name`.
     """
     if isinstance(test, ast.BoolOp):
-        return any(keyed(part, outcome, block) for part in test.values)
+        return any(keyed(frame, part, outcome, block, start) for part in test.values)
     if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
         return False
     differs = isinstance(test.ops[0], ast.NotEq | ast.IsNot) if outcome else isinstance(test.ops[0], ast.Eq | ast.Is)
-    if not differs:
+    if not differs or not any(isinstance(side, ast.Attribute) for side in (test.left, test.comparators[0])):
         return False
-    sides = {ast.dump(test.left), ast.dump(test.comparators[0])}
-    for statement in block:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target = ast.dump(statement.targets[0]).replace("Store()", "Load()")
-            if isinstance(statement.targets[0], ast.Attribute) and {target, ast.dump(statement.value)} == sides:
-                return True
-    return False
+    if id(block) not in frame.stores:
+        frame.stores[id(block)] = _stores(block)
+    last = frame.stores[id(block)]
+    return bool(last) and last.get(frozenset({ast.dump(test.left), ast.dump(test.comparators[0])}), -1) >= start
+
+
+def _stores(block: Sequence[ast.stmt]) -> dict[frozenset[str], int]:
+    """Return where a block last gives an attribute a value, by the texts of both."""
+    last: dict[frozenset[str], int] = {}
+    for position, statement in enumerate(block):
+        match statement:
+            case ast.Assign(targets=[ast.Attribute() as target], value=value):
+                last[frozenset({ast.dump(target).replace("Store()", "Load()"), ast.dump(value)})] = position
+    return last
 
 
 def looked_up(frame: Frame, handler: ast.ExceptHandler, body: Sequence[ast.stmt]) -> frozenset[Root]:

@@ -28,6 +28,9 @@ class Hierarchy:
         self._mro: dict[Class, tuple[Class, ...]] = {}
         self._outside: dict[Class, frozenset[str]] = {}
         self._bases: dict[Class, Value] = {}
+        self._methods: dict[Class, dict[str, Function]] = {}
+        self._setters: dict[Class, dict[str, Function]] = {}
+        self._is_sequence: dict[Class, bool] = {}
 
     def bases(self, cls: Class) -> Value:
         """Return the bases: classes of the project, and full names outside."""
@@ -48,6 +51,9 @@ class Hierarchy:
                 found.extend(self.mro(base))
             # The last mention wins, so that a common base comes after all that derive from it.
             self._mro[cls] = tuple(reversed(dict.fromkeys(reversed(found))))
+            for known in (self._methods, self._setters, self._is_sequence):
+                # Whoever asked meanwhile saw the class without its ancestors.
+                known.pop(cls, None)
         return self._mro[cls]
 
     def _ordered(self, cls: Class) -> list[Class]:
@@ -65,6 +71,11 @@ class Hierarchy:
 
     def is_sequence(self, cls: Class) -> bool:
         """Tell whether workers would call its `__getitem__`."""
+        if cls not in self._is_sequence:
+            self._is_sequence[cls] = self._derives(cls)
+        return self._is_sequence[cls]
+
+    def _derives(self, cls: Class) -> bool:
         names = self.project.tables.lists["sequence.bases"]
         if any(ref in names or ref in self.extra or ref.rpartition(".")[2] in self.extra for ref in self.outside(cls)):
             return True
@@ -77,17 +88,19 @@ class Hierarchy:
 
     def method(self, cls: Class, name: str) -> Function | None:
         """Return the method that an instance of the class would run."""
-        for c in self.mro(cls):
-            if name in c.methods:
-                return c.methods[name]
-        return None
+        return self.methods(cls).get(name)
+
+    def methods(self, cls: Class) -> dict[str, Function]:
+        """Return all methods that an instance of the class has, by name."""
+        if cls not in self._methods:
+            self._methods[cls] = {name: found for c in reversed(self.mro(cls)) for name, found in c.methods.items()}
+        return self._methods[cls]
 
     def setter(self, cls: Class, name: str) -> Function | None:
         """Return the setter that an assignment to the attribute would run."""
-        for c in self.mro(cls):
-            if name in c.setters:
-                return c.setters[name]
-        return None
+        if cls not in self._setters:
+            self._setters[cls] = {name: found for c in reversed(self.mro(cls)) for name, found in c.setters.items()}
+        return self._setters[cls].get(name)
 
     def after(self, cls: Class, owner: Class, name: str) -> Function | None:
         """Return the method that `super().name` means in a method of *owner*."""

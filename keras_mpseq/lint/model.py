@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+from keras_mpseq.lint.nodes import by_kind, own_nodes
 from keras_mpseq.lint.values import Site
 
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(eq=False, slots=True)
@@ -94,8 +97,9 @@ class Function:
     decorators: tuple[str, ...] = ()
     inner: Scope = field(init=False)
     params: list[str] = field(init=False)
-    _nodes: tuple[ast.AST, ...] | None = None
-    _generator: bool | None = None
+    _nodes: list[ast.AST] | None = None
+    _by_kind: dict[type[ast.AST], list[Any]] | None = None
+    _bound: dict[str, list[ast.expr | None]] | None = None
 
     def __post_init__(self) -> None:
         """List its parameters by position, then those by keyword only."""
@@ -116,16 +120,20 @@ class Function:
     @property
     def generator(self) -> bool:
         """Whether calling it gives a generator."""
-        if self._generator is None:
-            self._generator = any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in self.nodes)
-        return self._generator
+        return bool(self.of(ast.Yield) or self.of(ast.YieldFrom))
 
     @property
-    def nodes(self) -> tuple[ast.AST, ...]:
+    def nodes(self) -> list[ast.AST]:
         """All nodes of its body, without those of functions and classes inside; listed once, for many look at them."""
         if self._nodes is None:
-            self._nodes = tuple(own_nodes(self.node))
+            self._nodes = own_nodes(self.node)
         return self._nodes
+
+    def of(self, kind: type[Node]) -> list[Node]:
+        """Return the nodes of its body that are of one kind; sorted once, so that nobody looks at all of them."""
+        if self._by_kind is None:
+            self._by_kind = by_kind(self.nodes)
+        return self._by_kind.get(kind, [])
 
     @property
     def is_static(self) -> bool:
@@ -157,16 +165,25 @@ class Function:
 
     def sole_value(self, name: str) -> ast.expr | None:
         """Return what a variable stands for that is bound once; None if that is not written out."""
-        stores = [node for node in self.nodes if isinstance(node, ast.Name) and node.id == name and _is_store(node)]
-        if len(stores) != 1 or name in self.params:
-            return None
-        for node in self.nodes:
+        if self._bound is None:
+            self._bound = self._bindings()
+        values = self._bound.get(name, [])
+        return values[0] if len(values) == 1 and name not in self.params else None
+
+    def _bindings(self) -> dict[str, list[ast.expr | None]]:
+        """Return for each variable what it is bound to, once for each time; None where that is not written out."""
+        written: dict[ast.expr, ast.expr] = {}
+        for node in self.of(ast.Assign):
             match node:
-                case ast.Assign(targets=[target], value=value) if target is stores[0]:
-                    return value
-                case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)) if stores[0] in names:
-                    return values[names.index(stores[0])] if len(names) == len(values) else None
-        return None
+                case ast.Assign(targets=[ast.Name() as target], value=value):
+                    written[target] = value
+                case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+                    written.update(zip(names, values, strict=False) if len(names) == len(values) else ())
+        bound: dict[str, list[ast.expr | None]] = {}
+        for name in self.of(ast.Name):
+            if isinstance(name.ctx, ast.Store):
+                bound.setdefault(name.id, []).append(written.get(name))
+        return bound
 
     def keyword_names(self) -> list[str]:
         """Return all parameters that an argument may name."""
@@ -272,10 +289,6 @@ class Collector:
             owner.methods[name] = owner.methods[value.id]
 
 
-def _is_store(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Store)
-
-
 def dotted_of(node: ast.expr) -> str:
     """Return `a.b.c` as it is written, without a call around it; empty when it is no plain name."""
     if isinstance(node, ast.Call):
@@ -289,17 +302,9 @@ def dotted_of(node: ast.expr) -> str:
     return ".".join([node.id, *reversed(parts)])
 
 
-def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a function or block without the functions and classes inside; not recursive, so depth is no matter."""
-    waiting = list(ast.iter_child_nodes(node))
-    while waiting:
-        current = waiting.pop()
-        yield current
-        if not isinstance(current, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-            waiting.extend(ast.iter_child_nodes(current))
-
-
 def is_empty(function: Function) -> bool:
     """Tell whether a function only stands for those that others write: a docstring, `pass`, `...`, or an error."""
     body = [s for s in function.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-    return all(isinstance(statement, (ast.Raise, ast.Pass)) for statement in body)
+    until = next((position for position, s in enumerate(body) if isinstance(s, ast.Raise)), len(body))
+    # What stands behind the error is never reached.
+    return all(isinstance(statement, ast.Pass) for statement in body[:until])

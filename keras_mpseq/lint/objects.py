@@ -6,7 +6,7 @@ import ast
 
 from keras_mpseq.lint.calls import Calls, ast_text, held_roots, is_alias
 from keras_mpseq.lint.outside import Call
-from keras_mpseq.lint.values import NOTHING, Taint, Value, derived, join, join_all
+from keras_mpseq.lint.values import NOTHING, Taint, Value, derived, is_handle, join, join_all
 
 KEPT_BY_COPY = frozenset({"list", "dict", "set", "array", "frame", "lambda", "local-function", "generator"})
 
@@ -84,6 +84,9 @@ class Objects(Calls):
     def _draws(self, base: Value, name: str, call: Call) -> Value:
         tables = self.tables
         detail = ast_text(call.node.func)
+        drawn = self.augmented(call, detail) if name not in tables.sets["pure.methods"] else frozenset()
+        if drawn:
+            return Value(taints=drawn)
         if "image-generator" in base.kinds and name in tables.sets["random.generator_methods"]:
             self.record("draw", detail, call.node, flags=("numpy",))
             return Value(taints=frozenset({Taint("random", detail)}))
@@ -91,21 +94,18 @@ class Objects(Calls):
         if not seeded and (name == "rvs" or (name == "sample" and call.kwargs.keys() & {"frac", "n"})):
             self.record("draw", detail, call.node, flags=("numpy", "table"))
             return Value(taints=frozenset({Taint("random", detail)}))
-        if "augmenter" in base.kinds and name in ("augment_image", "augment_images", "augment_batch", "augment"):
-            self.record("draw", detail, call.node, flags=("augmenter",))
+        known = "augmenter" in base.kinds
+        named = name in tables.sets["random.augmenter_methods"]
+        if (known and (named or name in ("augment_batch", "augment"))) or (named and not base.instances):
+            self.record("draw", detail, call.node, flags=("augmenter",) if known else ("augmenter", "likely"))
             return Value(taints=frozenset({Taint("random", detail)}))
         if name in tables.sets["random.methods"] and ("rng" in base.kinds or (base.roots and "own" not in base.kinds)):
-            drawn = Value(taints=frozenset({Taint("random", detail)})) if base.roots else NOTHING
+            result = Value(taints=frozenset({Taint("random", detail)})) if base.roots else NOTHING
             if name == "shuffle" and call.args and call.node.args:
                 self.change(call.args[0], call.node.args[0], call.node, detail, call.args[0])
-                self._touch(call.node.args[0], base)
-            return drawn
+                self.touch(call.node.args[0], base.taints)
+            return result
         return NOTHING
-
-    def _touch(self, node: ast.expr, base: Value) -> None:
-        if isinstance(node, ast.Name) and node.id in self.env:
-            before = self.env[node.id]
-            self.env[node.id] = before._replace(taints=before.taints | base.taints)
 
     def _of_interest(self, base: Value, name: str, call: Call) -> None:
         """Leave to the class what depends on what its member is."""
@@ -152,9 +152,12 @@ class Objects(Calls):
         if name in sets["effects.listing_methods"] and self._lists(base, name, call):
             site = self.site(call.node)
             return Value(kinds=frozenset({"list"}), taints=frozenset({Taint("unordered", name, site)}))
+        if name == "get" and is_handle(base):
+            return result
         copies = base.kinds & {"array-file", "array-dataset", "own", "frame"}
         if name in sets["effects.aliasing_methods"] and not copies:
             kinds = base.kinds | {"view"} if name not in ("get", "setdefault", "__enter__") else base.kinds
+            kinds = kinds | {"asked"} if name == "get" else kinds
             taints = result.taints
             return base._replace(kinds=kinds - {"dict", "scalar"}, taints=taints, const=None, items=None)
         if name == "open" and "path" in base.kinds:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_mpseq.lint.values import (
+    CONTAINERS,
     NOTHING,
+    OPENED,
     Bound,
     Root,
     Taint,
@@ -21,8 +23,6 @@ from keras_mpseq.lint.values import (
 if TYPE_CHECKING:
     from keras_mpseq.lint.calls import Calls
 
-OPENED = frozenset({"array-file", "database", "file", "session", "memmap"})
-CONTAINERS = frozenset({"list", "tuple", "dict", "set"})
 HELD_BY_DICT = OPENED | {"lock", "lambda", "local-function", "array-dataset", "rng"}
 LEAVES_ITEMS = frozenset({"len", "isinstance", "type", "id", "hasattr", "callable", "repr", "str", "iter", "print"})
 """Builtins that take nothing out of an iterator that they are given."""
@@ -62,8 +62,8 @@ def outside(frame: Calls, ref: str, call: Call) -> Value:
     _inplace(frame, ref, call)
     _take_items(frame, ref, call)
     frame.hand_over(call, followed=frame.tables.is_pure(ref), text=ref)
-    value = join_all(*effects)._replace(const=None)
-    taints = value.taints | derived(*call.values).taints
+    value = join_all(*(effect for effect in effects if effect is not NOTHING))._replace(const=None)
+    taints = value.taints | derived(*_ordered(frame, ref, call)).taints
     roots: frozenset[Root] = frozenset()
     kinds = value.kinds | frame.tables.kinds(ref)
     if frame.tables.has("effects.aliasing", ref) and call.args:
@@ -71,6 +71,13 @@ def outside(frame: Calls, ref: str, call: Call) -> Value:
         kinds |= {"view"} | (call.args[0].kinds - {"scalar"})
     if "out" in call.kwargs:
         roots |= call.kwargs["out"].roots
+    if frame.tables.has("random.steady", ref):
+        kinds |= {"steady"}
+    elif "augmenter" in kinds and call.args and call.args[0].items:
+        # A pipeline of resizing and the like gives the same for the same image.
+        kinds -= {"augmenter"} if all("steady" in item.kinds for item in call.args[0].items) else set()
+    if "set" in kinds and call.args and call.args[0].kinds & {"int", "range"}:
+        kinds |= {"int"}
     if "dict" in kinds:
         # Made of keywords, or of a function for what is missing: it holds them.
         kinds |= frozenset().union(*(v.kinds for v in call.values)) & HELD_BY_DICT
@@ -80,6 +87,16 @@ def outside(frame: Calls, ref: str, call: Call) -> Value:
     elif ref == "numpy.array" and call.args:
         taints |= frame.iterated(call.args[0], call.node).taints
     return value._replace(roots=roots, kinds=kinds - {"local-function"}, taints=taints)
+
+
+def _ordered(frame: Calls, ref: str, call: Call) -> tuple[Value, ...]:
+    """Return the arguments, those whose order makes no difference without what makes it uncertain."""
+    position = frame.tables.maps["effects.orderless_arguments"].get(ref, len(call.args))
+    if position >= len(call.args):
+        return call.values
+    argument = call.args[position]
+    certain = argument._replace(taints=frozenset(taint for taint in argument.taints if taint.kind != "unordered"))
+    return (*call.args[:position], certain, *call.args[position + 1 :], *call.kwargs.values())
 
 
 def _random(frame: Calls, ref: str, call: Call) -> Value:
@@ -142,6 +159,7 @@ def _framework(frame: Calls, ref: str, call: Call) -> None:
     elif tables.decls.get(ref) == "framework" or (
         tables.has("framework.prefixes", ref)
         and not tables.has("framework.readers", ref)
+        and ".__" not in ref
         and not ref.endswith(tuple(tables.sets["framework.reader_endings"]))
         and not tables.has("random.seeds", ref)
         and not tables.kinds(ref) & {"rng", "image-generator"}
@@ -169,6 +187,8 @@ def _inplace(frame: Calls, ref: str, call: Call) -> None:
     if ref in positions and positions[ref] < len(call.args):
         target, node = call.args[positions[ref]], call.node.args[positions[ref]]
         frame.change(target, node, call.node, ref, join_all(*call.values))
+        if ref.endswith(".shuffle"):
+            frame.touch(node, frozenset({Taint("random", ref)}))
     if "out" in call.kwargs:
         node = next(k.value for k in call.node.keywords if k.arg == "out")
         frame.change(call.kwargs["out"], node, call.node, "out=", NOTHING)
@@ -293,6 +313,15 @@ def _map(frame: Calls, call: Call) -> Value:
     )
 
 
+def _map_structure(frame: Calls, call: Call) -> Value:
+    """Call a function with the leaves of structures, which it gives back as one."""
+    if not call.args:
+        return NOTHING
+    leaves = tuple(frame.iterated(value, call.node) for value in call.args[1:])
+    result = frame.apply_value(call.args[0], call._replace(args=leaves, kwargs={}))
+    return derived(result, *leaves)
+
+
 def _range(frame: Calls, call: Call) -> Value:
     if len(call.node.args) == 2:
         lower, upper = call.node.args
@@ -335,6 +364,12 @@ SPECIAL: dict[str, Callable[[Calls, Call], Value]] = {
     "builtins.map": _map,
     "builtins.filter": _map,
     "builtins.range": _range,
+    "keras.tree.map_structure": _map_structure,
+    "tensorflow.nest.map_structure": _map_structure,
+    "tree.map_structure": _map_structure,
+    "optree.tree_map": _map_structure,
+    "jax.tree.map": _map_structure,
+    "jax.tree_util.tree_map": _map_structure,
     "functools.partial": _partial,
     "functools.partialmethod": _partial,
     "multiprocessing.get_context": _context,

@@ -37,6 +37,7 @@ class Project:
         self._looking: set[tuple[str, str]] = set()
         self._resolved: dict[tuple[str, str], Value] = {}
         self._found: dict[tuple[str, str], Value] = {}
+        self._named: dict[tuple[Scope | None, str], Value] = {}
         for source in sources:
             self._enter(source)
         self._first_parts = {part for name in self.sources for part in (name.partition(".")[0],)}
@@ -66,6 +67,10 @@ class Project:
                 except RecursionError:
                     self.failures.append((source, UnreadableError("the file is nested too deeply to be followed")))
         return self._parsed[name]
+
+    def at(self, path: str) -> Source | None:
+        """Return the file that findings show as *path*."""
+        return self.sources.get(self._by_path.get(os.path.normpath(os.path.abspath(path)), ""))
 
     def parsed(self) -> list[Module]:
         """Return the modules that were parsed until now."""
@@ -169,12 +174,22 @@ class Project:
         if found is not None:
             target = self.module(found)
             return NOTHING if target is None else self.lookup(target, name)
-        if name in self.tables.sets["sequence.names"] and "keras" in star:
+        base = plain(f"{star}.{name}") in self.tables.lists["sequence.bases"]
+        if base or (name in self.tables.sets["sequence.names"] and "keras" in star):
             return Value(refs=frozenset({plain(f"{star}.{name}")}))
         return NOTHING
 
     def name_in(self, scope: Scope | None, name: str) -> Value:
         """Return what a name means in a scope, looking outward; variables of functions are not among it."""
+        key = scope, name
+        value = self._named.get(key)
+        if value is None:
+            value = self._name_in(scope, name)
+            if not self._looking:
+                self._named[key] = value
+        return value
+
+    def _name_in(self, scope: Scope | None, name: str) -> Value:
         while scope is not None and scope.parent is not None:
             value = self.bound_in(scope, name)
             if value is not NOTHING:

@@ -47,12 +47,12 @@ class Report:
         if code not in RULES:
             return
         key = code, site.path, site.line, site.column
-        steps = [Step(function=h.function or "<module>", path=h.path, line=h.line) for h in chain]
-        steps.append(Step(function=site.function or "<module>", path=site.path, line=site.line))
         severity = severity or rule_of(code).severity
         before = self._found.get(key)
-        if before is not None and _rank(before.severity, len(before.chain)) <= _rank(severity, len(steps)):
+        if before is not None and _rank(before.severity, len(before.chain)) <= _rank(severity, len(chain) + 1):
             return
+        steps = [Step(function=h.function or "<module>", path=h.path, line=h.line) for h in chain]
+        steps.append(Step(function=site.function or "<module>", path=site.path, line=site.line))
         start, end = self._columns(site)
         self._found[key] = Finding(
             code=code,
@@ -83,7 +83,7 @@ class Report:
     def _column(self, path: str, line: int, column: int) -> int:
         """Return a column in characters: the parser counts bytes."""
         if path not in self._lines:
-            source = next((s for s in self.project.sources.values() if s.path == path), None)
+            source = self.project.at(path)
             self._lines[path] = source.text.split("\n") if source else []
         lines = self._lines[path]
         if not 0 < line <= len(lines) or lines[line - 1].isascii():

@@ -38,13 +38,13 @@ class Statements(Assignments):
         depth = len(self.memo)
         ended = False
         for position, statement in enumerate(body):
-            if self._statement(statement, body[position + 1 :]):
+            if self._statement(statement, body, position):
                 ended = True
                 break
         del self.memo[depth:]
         return ended
 
-    def _statement(self, node: ast.stmt, rest: Sequence[ast.stmt]) -> bool:
+    def _statement(self, node: ast.stmt, block: Sequence[ast.stmt], position: int) -> bool:
         match node:
             case ast.Expr(value=ast.Call() as call):
                 self.call(call, statement=True)
@@ -53,7 +53,7 @@ class Statements(Assignments):
             case ast.Assign():
                 self._assign_all(node)
             case ast.If():
-                return self._if(node, rest)
+                return self._if(node, block, position)
             case ast.Return():
                 value = self.eval(node.value) if node.value is not None else NONE
                 self.exits.append((self.site(node), value))
@@ -73,7 +73,7 @@ class Statements(Assignments):
                 return bool(method(node)) if method is not None else False
         return False
 
-    def _if(self, node: ast.If, rest: Sequence[ast.stmt]) -> bool:
+    def _if(self, node: ast.If, block: Sequence[ast.stmt], position: int) -> bool:
         known = truth(self.eval(node.test))
         if known is not None:
             return self.block(node.body if known else node.orelse)
@@ -88,13 +88,19 @@ class Statements(Assignments):
         if ends[0] != ends[1]:
             # An early way out makes the other outcome certain for what follows.
             self.env = envs[0] if ends[1] else envs[1]
-            self.memo.append(self._guard(node.test, not ends[0], rest))
+            guard = self._guard(node.test, not ends[0], block, position + 1)
+            # What is stored behind `if self.ended: raise` is no cache: the next call does not use it, but fails.
+            if guard != frozenset() and not isinstance((node.orelse if ends[1] else node.body)[-1], ast.Raise):
+                self.memo.append(guard)
         else:
             self.env = join_env(*envs)
         return all(ends)
 
-    def _guard(self, test: ast.expr, outcome: bool, block: Sequence[ast.stmt]) -> frozenset[Root] | None:
-        if guards.keyed(test, outcome, block):
+    def _guard(
+        self, test: ast.expr, outcome: bool, block: Sequence[ast.stmt], start: int = 0
+    ) -> frozenset[Root] | None:
+        """Return what is missing in the statements of a block, from one on."""
+        if guards.keyed(self, test, outcome, block, start):
             return None
         return guards.missing(self, test, outcome)
 

@@ -36,7 +36,8 @@ class Effect(NamedTuple):
     flags: frozenset[str] = frozenset()
     """`rebind`, `item`, `del`, `cell`: how it writes; `shuffle` if by that. `aug`, `alias`, `view`: through what.
     `maybe`: only if the argument is an array. `memo`: only where the value was missing. `scratch`: to what this very
-    call has made. `loop`, `finally`: where it stands. `kind:rng` and the like: what its object is."""
+    call has made. `loop`, `finally`: where it stands. `kind:rng` and the like: what its object is. `likely`: told by
+    how a call looks."""
     chain: tuple[Hop, ...] = ()
 
 
@@ -58,6 +59,15 @@ class Summary:
     unresolved: list[tuple[Site, str]] = field(default_factory=list)
     reached: dict[Function, tuple[Hop, ...]] = field(default_factory=dict)
     """Functions of the project that it gets to, itself first, with one way there."""
+
+
+class Fault(NamedTuple):
+    """What is wrong with the code of a function, whoever calls it: a rule, where, and what is said."""
+
+    code: str
+    site: Site
+    message: str
+    confidence: str = "certain"
 
 
 def through(site: Site) -> Hop:

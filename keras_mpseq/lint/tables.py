@@ -71,6 +71,7 @@ class Tables:
             found.add("file")
         return frozenset(found)
 
+    @functools.cache  # noqa: B019 - as above
     def has(self, table: str, name: str) -> bool:
         """Tell whether a full name stands in a table."""
         return name in self.lists[table]

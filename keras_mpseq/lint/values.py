@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from keras_mpseq.lint.model import Class, Function
 
+OPENED = frozenset({"array-file", "database", "file", "session", "memmap"})
+CONTAINERS = frozenset({"list", "tuple", "dict", "set"})
 ALIASING = frozenset({"view", "weak", "element", "fresh", "scratch"})
 """How a value was reached, which is no property of it: dropped when it is stored."""
 
@@ -92,27 +94,28 @@ def join(first: Value, second: Value) -> Value:
     if first is second or second is NOTHING or first == second:
         return first
     if first is NOTHING:
-        return second._replace(const=None)
+        return second if second.const is None else second._replace(const=None)
     return Value(
         first.roots | second.roots,
         first.refs | second.refs,
         first.funcs | second.funcs,
         first.classes | second.classes,
         first.instances | second.instances,
-        _join_kinds(first, second),
+        _join_kinds(first.kinds, bool(first.roots), second.kinds, bool(second.roots)),
         first.taints | second.taints,
         first.const if first.const == second.const else None,
         _join_items(first.items, second.items),
     )
 
 
-def _join_kinds(first: Value, second: Value) -> frozenset[str]:
-    kinds = first.kinds | second.kinds
-    odd = (first.kinds ^ second.kinds) & CERTAIN
+def _join_kinds(first: frozenset[str], first_held: bool, second: frozenset[str], second_held: bool) -> frozenset[str]:
+    """Return the kinds of either; each is held if it has roots."""
+    kinds = first | second
+    odd = (first ^ second) & CERTAIN
     if not odd:
         return kinds
     # Weak only if both are: the other way to the object is as good as its own.
-    return kinds - {kind for kind in odd if (second if kind in first.kinds else first).roots}
+    return kinds - {kind for kind in odd if (second_held if kind in first else first_held)}
 
 
 def _join_items(first: tuple[Value, ...] | None, second: tuple[Value, ...] | None) -> tuple[Value, ...] | None:
@@ -123,16 +126,36 @@ def _join_items(first: tuple[Value, ...] | None, second: tuple[Value, ...] | Non
 
 def join_all(*values: Value) -> Value:
     """Return what may be any of them."""
-    result = NOTHING
-    for position, value in enumerate(values):
-        result = value if position == 0 else join(result, value)
-    return result
+    some = [value for value in values if value is not NOTHING]
+    if len(some) < 2:
+        return join(values[0], some[0]) if some else NOTHING
+    # All at once, for a literal may hold many: one by one, each would copy what was joined before.
+    first, *others = some
+    kinds, held = first.kinds, bool(first.roots)
+    for other in others:
+        if other.kinds != kinds:
+            kinds = _join_kinds(kinds, held, other.kinds, bool(other.roots))
+        held = held or bool(other.roots)
+    is_known = values[0] is first and all(other.const == first.const for other in others)
+    columns = [value.items for value in some if value.items is not None]
+    same = len(columns) == len(some) and all(len(column) == len(columns[0]) for column in columns)
+    return Value(
+        frozenset().union(*[value.roots for value in some]),
+        frozenset().union(*[value.refs for value in some]),
+        frozenset().union(*[value.funcs for value in some]),
+        frozenset().union(*[value.classes for value in some]),
+        frozenset().union(*[value.instances for value in some]),
+        kinds,
+        frozenset().union(*[value.taints for value in some]),
+        first.const if is_known else None,
+        tuple(join_all(*column) for column in zip(*columns, strict=True)) if same else None,
+    )
 
 
 def derived(*values: Value) -> Value:
     """Return what is computed from others: new, but dependent on what they depend on."""
-    taints = frozenset().union(*(value.taints for value in values)) if values else frozenset()
-    return Value(taints=taints) if taints else NOTHING
+    taints = [value.taints for value in values if value.taints]
+    return Value(taints=frozenset().union(*taints)) if taints else NOTHING
 
 
 def stored(value: Value) -> Value:
@@ -147,7 +170,7 @@ def truth(value: Value) -> bool | None:
 
 def deeper(root: Root, attr: str) -> Root:
     """Return the root of an attribute; attributes of attributes belong to the first."""
-    return root if root.attr else root._replace(attr=attr)
+    return root if root.attr else Root(root.kind, root.name, attr)
 
 
 def _seen_by_caller(root: Root, arguments: dict[str, Value]) -> frozenset[Root] | set[Root]:
@@ -163,7 +186,20 @@ def _seen_by_caller(root: Root, arguments: dict[str, Value]) -> frozenset[Root] 
         argument = None
     if argument is None:
         return {root}
-    return {deeper(r, root.attr) for r in argument.roots} if root.attr else argument.roots
+    if not root.attr:
+        return argument.roots
+    if len(argument.roots) == 1 and root[:2] in [r[:2] for r in argument.roots if not r.attr]:
+        # The receiver of a method that calls another.
+        return {root}
+    return {deeper(r, root.attr) for r in argument.roots}
+
+
+def is_handle(value: Value) -> bool:
+    """Tell whether a value is a handle itself, not a container of some.
+
+    What its `get` gives is none: the number of frames in a video, a setting of a connection.
+    """
+    return bool(value.kinds & OPENED) and not value.kinds & CONTAINERS
 
 
 def substitute(value: Value, arguments: dict[str, Value]) -> Value:
@@ -173,10 +209,16 @@ def substitute(value: Value, arguments: dict[str, Value]) -> Value:
     extra = NOTHING
     for root in value.roots:
         if root.kind in ("param", "free") and not root.attr:
-            extra = join(extra, arguments.get(root.name, NOTHING))
-    roots = frozenset(roots_of(value.roots, arguments))
+            given = arguments.get(root.name, NOTHING)
+            if "asked" in value.kinds and is_handle(given):
+                return value._replace(roots=frozenset(), taints=taints_of(value.taints, arguments))
+            extra = join(extra, given)
+    roots = frozenset(roots_of(value.roots, arguments)) if value.roots else value.roots
+    taints = taints_of(value.taints, arguments) if value.taints else value.taints
     items = None if value.items is None else tuple(substitute(item, arguments) for item in value.items)
-    result = value._replace(roots=roots, taints=taints_of(value.taints, arguments), items=items)
+    if extra is NOTHING and items is None and roots == value.roots and taints == value.taints:
+        return value
+    result = value._replace(roots=roots, taints=taints, items=items)
     if extra is NOTHING:
         return result
     const = extra.const if value.const is None else value.const

@@ -10,12 +10,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from keras_mpseq.lint.analysis import Analysis, Members
+from keras_mpseq.lint.analysis import Analysis
+from keras_mpseq.lint.members import Members
 from keras_mpseq.lint.model import Class, Function
 from keras_mpseq.lint.summary import Effect, Hop, Summary
 from keras_mpseq.lint.values import Root, Site, Taint, Value
 
-WORKER_ENTRIES = ("__getitem__", "__iter__")
+WORKER_ENTRIES = ("__getitem__", "__iter__", "_get_batches_of_transformed_samples")
+"""The last is what `__getitem__` of Keras's image iterators calls."""
 
 
 class View:
@@ -82,15 +84,14 @@ class View:
 
     def _parent_methods(self) -> Iterator[Function]:
         hierarchy = self.analysis.hierarchy
-        names = sorted({name for c in hierarchy.mro(self.cls) for name in c.methods})
+        methods = sorted(hierarchy.methods(self.cls).items())
         skipped = {"__getstate__", "__reduce__", "__next__", *WORKER_ENTRIES}
         skipped |= self.tables.sets["sequence.worker_hooks"]
         for first in (True, False):
             # What construction does is told first, so that its chain is the one that is shown.
-            for name in names:
-                method = hierarchy.method(self.cls, name)
+            for name, method in methods:
                 early = name == "__init__"
-                if method is None or early is not first or name in skipped or method.is_per_worker:
+                if early is not first or name in skipped or method.is_per_worker:
                     continue
                 if method not in self.reached or name == "__len__":
                     yield method

@@ -60,6 +60,7 @@ class LegacyFitArguments(Rule):
 
     ## Known false alarms
     A `fit` that is not that of Keras: `keras_mpseq.fit` and `tf_keras` take these arguments, and are not reported.
+    Nor are calls in files that import `tf_keras`, or import what does, and of methods that a class of the project has under that name, with that argument.
     """
 
     code = "SEQ506"

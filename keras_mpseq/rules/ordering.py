@@ -242,7 +242,7 @@ class IndexIgnored(Rule):
     ```
 
     ## Known false alarms
-    A sequence for tests, whose batches are all the same on purpose.
+    A sequence for tests, whose batches are all the same on purpose; one that does nothing but return members or literals is not reported.
     """
 
     code = "SEQ408"

@@ -73,6 +73,7 @@ class ProcessGlobalRng(Rule):
 
     ## What it does
     Finds draws from the module `random`, from the global state of torch and TensorFlow, and pipelines of imgaug and albumentations that draw from one of them, in `__getitem__` and in all that it calls.
+    A member of unknown class that is called as `self.augment(image=x)`, or whose method `augment_images` is called, is taken for such a pipeline, and reported as `likely`.
 
     ## Why it matters
     Python seeds `random` anew in a forked worker, so that numbers are not repeated there.

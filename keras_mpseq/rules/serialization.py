@@ -61,7 +61,8 @@ class UnpicklableMember(Rule):
     ```
 
     ## Known false alarms
-    `keras_mpseq` pickles lambdas and functions of functions by value, so that they reach its own workers; those of Keras they reach only if forked.
+    A lambda or a function of a function in a sequence that only `keras_mpseq` runs: it pickles them by value; workers of Keras have them only if forked.
+    In a `SafeSequence`, which nobody else runs, only what that pickle refuses as well is reported.
     """
 
     code = "SEQ101"
@@ -190,7 +191,8 @@ class UnimportableClass(Rule):
     ```
 
     ## Known false alarms
-    `keras_mpseq` pickles classes of functions, scripts and notebooks by value, so that its own workers have them; those of Keras have them only if forked.
+    A class of a function, script or notebook that only `keras_mpseq` runs: it pickles them by value; workers of Keras have them only if forked.
+    A `SafeSequence`, which nobody else runs, is not reported.
     """
 
     code = "SEQ103"

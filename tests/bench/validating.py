@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from keras_mpseq import check
 from keras_mpseq.lint import lint_paths
+from keras_mpseq.stateless import Watcher
 
 _LINES = 100_000
 _METHODS = 12
@@ -142,4 +144,43 @@ def check_s() -> float:
     return spent
 
 
-FIGURES = {"lint": lint_s, "lint-dense": lint_dense_s, "check": check_s}
+class Millisecond:
+    """A sequence as they are, whose `__getitem__` takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.x = np.arange(4096, dtype=np.float32).reshape(512, 8)
+        self.order = np.arange(10_000)
+        self.files = [f"images/{number:05}.png" for number in range(10_000)]
+        self.classes = {f"class {number}": number for number in range(100)}
+        self.batch_size, self.shuffle, self.scale = 32, True, 1 / 255
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        began = time.perf_counter()
+        while time.perf_counter() - began < 1e-3:
+            continue
+        return self.x[index % 16]
+
+
+def watching_percent() -> float:
+    """What a worker's watch of the first epoch costs, in percent of the time that building takes."""
+    sequence, watcher = Millisecond(), Watcher(strict=False, alone=True)
+    building_s = 0.0
+
+    def build(index: int) -> np.ndarray:
+        nonlocal building_s
+        began = time.perf_counter()
+        batch = sequence[index]
+        building_s += time.perf_counter() - began
+        return batch
+
+    began = time.perf_counter()
+    warnings = {watcher.call(sequence, 0, partial(build, index))[1] for index in range(len(sequence))}
+    spent = time.perf_counter() - began
+    assert warnings == {""}
+    return 100 * (spent - building_s) / building_s
+
+
+FIGURES = {"watching": watching_percent, "lint": lint_s, "lint-dense": lint_dense_s, "check": check_s}

@@ -6,6 +6,7 @@ import typing
 
 import numpy as np
 import tensorflow as tf
+from csbdeep.internals.train import RollingSequence
 from fetch import IteratorType, Sequence, get
 from middle import Middle
 from star import *
@@ -39,6 +40,11 @@ class E(tf.keras.utils.Sequence):
 
 
 class F(Starred):
+    def __getitem__(self, index):
+        return np.random.rand(index)  # error: SEQ401
+
+
+class H(RollingSequence):
     def __getitem__(self, index):
         return np.random.rand(index)  # error: SEQ401
 

@@ -210,3 +210,64 @@ class Own(SafeSequence):
         out = self.empty((4, 2))
         out[:] = self.rng(index).normal(size=(4, 2))  # safe
         return out + self.table[index] + self.epoch
+
+
+def blurred(x, sigma):
+    sigma *= 2
+    return x * sigma
+
+
+def centred(x, mean):
+    x -= mean  # error: SEQ205
+    return x
+
+
+class Blur(Base):
+    def __init__(self, x, sigma):
+        super().__init__(x)
+        self.sigma = sigma / 2
+        self.mean = np.zeros(4)
+
+    def __getitem__(self, index):
+        return blurred(self.x[index], self.sigma) - centred(self.mean, 1)  # safe
+
+
+class Multiscale(Base):
+    def __init__(self, x):
+        super().__init__(x)
+        self.interval = -1
+        self.step = 0
+
+    def __getitem__(self, index):
+        if self.interval > 0:
+            self.step = (self.step + 1) % self.interval  # safe
+        return self.x[index] * self.step
+
+
+class Latch(Base):
+    def __getitem__(self, index):
+        if self.ended:
+            raise IndexError(index)
+        self.ended = index == 7  # error: SEQ205
+        return self.x[index]
+
+
+class Shuffled(Base):
+    def __init__(self, x):
+        super().__init__(x)
+        self.order = None
+
+    def __getitem__(self, index):
+        if self.order is None:
+            order = np.arange(9)
+            np.random.shuffle(order)  # error: SEQ401
+            self.order = order  # error: SEQ205
+        return self.x[self.order[index]]
+
+
+class Emptied(Base):
+    def __getitem__(self, index):
+        rows = self.x[index]
+        if len(rows) == 0:
+            del self.x[index]  # error: SEQ205
+        return rows

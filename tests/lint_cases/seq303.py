@@ -5,6 +5,7 @@ import zipfile
 
 from pathlib import Path
 
+import cv2
 import keras
 import requests
 from tqdm import tqdm
@@ -51,3 +52,25 @@ class PerCall(Base):
     def __getitem__(self, index):
         with open(self.path, "rb") as f:  # safe
             return f.read()[8 * index :]
+
+
+class Counted(Base):
+    def __init__(self, path):
+        super().__init__([])
+        self.counts = {}
+        video = cv2.VideoCapture(path)
+        self.rate = video.get(cv2.CAP_PROP_FPS)  # safe
+        self.count(video, path)
+        self.open = {"a": open(path)}.get("a")  # error: SEQ303
+
+    def count(self, video, path):
+        frames = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.counts[path] = frames  # safe
+
+    def __getitem__(self, index):
+        return index
+
+
+class Video(cv2.VideoCapture, keras.utils.PyDataset):  # error: SEQ303
+    def __getitem__(self, index):
+        return self.read()[1][index:]

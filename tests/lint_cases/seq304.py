@@ -50,3 +50,11 @@ class Plain(Base):
 
     def on_epoch_end(self):
         self.x = tf.random.shuffle(self.x).numpy()  # error: SEQ405
+
+
+class Nested(Base):
+    def __getitem__(self, index):
+        if keras.__version__.startswith("3"):  # safe
+            leaves = keras.tree.flatten(self.x[index])  # safe
+            return keras.tree.map_structure(np.asarray, leaves)  # safe
+        return tf.nest.map_structure(tf.convert_to_tensor, self.x[index])  # error: SEQ304

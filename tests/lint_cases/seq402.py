@@ -57,3 +57,29 @@ class PutBack(Base):
             return self.x[random.randrange(8)]  # safe
         finally:
             random.setstate(state)  # safe
+
+
+class Switched(Base):
+    def __init__(self, x):
+        super().__init__(x)
+        self.strength = 0
+
+    def __getitem__(self, index):
+        if self.strength >= 1:
+            return self.x[index] * random.random()  # safe
+        return self.x[index]
+
+
+class Handed(Base):
+    def __init__(self, x, augment, transforms, prepare):
+        super().__init__(x)
+        self.augment = augment
+        self.transforms = transforms
+        self.prepare = prepare
+        self.resize = A.Compose([A.Resize(8, 8), A.Normalize()])
+
+    def __getitem__(self, index):
+        image = self.prepare(image=self.x[index])["image"]  # safe
+        image = self.resize(image=image)["image"]  # safe
+        image = self.transforms[0](image=image, mask=image)["image"]  # error: SEQ402
+        return self.augment.augment_images(image)  # error: SEQ402

@@ -77,3 +77,15 @@ class Parent(Base):
 
     def __getitem__(self, index):
         return self.x[index]
+
+
+class Numbers(Base):
+    def __init__(self, labels, wrong):
+        super().__init__([])
+        self.classes = list(set(int(label) for label in labels))  # safe
+        self.left = list(set(range(9)) - set(labels))  # safe
+        self.others = list(set(labels) - set(range(9)))  # error: SEQ407
+        self.right = np.delete(np.arange(9), list(set(wrong)))  # safe
+
+    def __getitem__(self, index):
+        return self.classes[index] + self.left[index] + self.right[index] + self.others[index]

@@ -25,3 +25,53 @@ import tf_keras
 
 def train(data):
     tf_keras.Model().fit(data, epochs=2, workers=4, use_multiprocessing=True)  # safe
+
+
+# file: wrapping.py
+import keras
+
+
+class Wrapper:
+    def __init__(self):
+        self.model = keras.Sequential()
+
+    def evaluate(self, data, use_multiprocessing=True):
+        return self.model.evaluate(data, use_multiprocessing=use_multiprocessing)  # error: SEQ506
+
+
+# file: wrapped.py
+import keras
+from wrapping import Wrapper
+
+
+def judge(data):
+    ours = Wrapper()
+    return ours.evaluate(data, use_multiprocessing=True)  # safe
+
+
+# file: speaks.py
+# tf_keras had these arguments.
+def train(model, data):
+    model.fit(data, epochs=2, workers=4)  # error: SEQ506
+
+
+# file: compat.py
+import tf_keras as keras
+
+# file: through.py
+from compat import keras
+
+
+def train(data):
+    keras.Sequential().fit(data, epochs=2, workers=4)  # safe
+
+
+# file: environment.py
+import os
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import tensorflow as tf
+
+
+def train(data):
+    tf.keras.Sequential().fit(data, epochs=2, workers=4)  # safe

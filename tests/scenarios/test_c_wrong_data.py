@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import keras_mpseq
-from keras_mpseq import SequenceLengthError
+from keras_mpseq import SequenceLengthError, StatefulGetitemError
 from tests.scenarios.sequences import (
     Augmented,
     Batches,
@@ -94,6 +94,11 @@ def test_c11_a_counter_is_warned_of() -> None:
     """Stock Keras says nothing of a `__getitem__` whose batches depend on which worker builds them."""
     with pytest.warns(UserWarning, match=r"Counter\.__getitem__ changed self\.calls"):
         fit(Counter(24))
+
+
+def test_c11_strict_is_an_error() -> None:
+    with pytest.raises(StatefulGetitemError, match=r"Counter\.__getitem__ changed self\.calls \(SEQ205, "):
+        fit(Counter(24, strict=True))
 
 
 def test_c12_the_number_of_batches_varies() -> None:

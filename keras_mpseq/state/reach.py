@@ -15,9 +15,7 @@ import sysconfig
 import types
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
-
-from keras_mpseq.checks.records import Place
+from typing import Any, NamedTuple
 
 _LIBRARIES = {
     *("abc", "builtins", "collections", "enum", "functools", "keras", "keras_mpseq", "tensorflow", "tf_keras"),
@@ -32,6 +30,16 @@ _CODE = (
     *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType),
     *(property, staticmethod, classmethod, functools.partial, functools._lru_cache_wrapper),
 )
+
+
+class Place(NamedTuple):
+    """A line of the user's, and how `__getitem__` got there."""
+
+    path: str
+    line: int
+    function: str
+    chain: tuple[tuple[str, str, int], ...] = ()
+    """Function, file and line of each hop, from the outermost call."""
 
 
 def is_library(cls: type) -> bool:
@@ -60,6 +68,8 @@ class UserCode:
         return self._known[filename]
 
     def _owns(self, filename: str) -> bool:
+        if filename.endswith((".pyx", ".pxd")):  # Frames of Cython.
+            return False
         if filename.startswith("<"):
             return not filename.startswith(("<frozen", "<__array_function__", "<attrs"))
         path = os.path.realpath(filename)
@@ -85,7 +95,7 @@ class Reach:
     """What the code of a batch may get at; made once, before the first call."""
 
     def __init__(self, sequence: Any, code: UserCode) -> None:
-        self._code = code
+        self.code = code
         self.globals: dict[str, tuple[dict[str, Any], str]] = {}
         """Variables of modules: label to namespace and name."""
         self.cells: dict[str, types.CellType] = {}
@@ -109,7 +119,7 @@ class Reach:
 
     def _next(self, value: Any) -> list[Any]:
         if isinstance(value, types.FunctionType):
-            return list(self._of_function(value)) if self._code.owns(value.__code__.co_filename) else []
+            return list(self._of_function(value)) if self.code.owns(value.__code__.co_filename) else []
         if isinstance(value, types.MethodType):
             return [value.__func__, *self._of_instance(value.__self__)]
         if isinstance(value, functools.partial):
@@ -139,7 +149,7 @@ class Reach:
     def _of_function(self, function: types.FunctionType) -> Iterator[Any]:
         self.functions.append(function)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            value = _content(cell)
+            value = content_of(cell)
             if is_code(value):
                 yield value
             else:
@@ -161,7 +171,7 @@ class Reach:
             return
         value = function.__globals__[name]
         if isinstance(value, types.ModuleType):
-            if self._code.owns(getattr(value, "__file__", None) or "<unknown>") and hasattr(value, "__file__"):
+            if self.code.owns(getattr(value, "__file__", None) or "<unknown>") and hasattr(value, "__file__"):
                 for other in names:
                     if other in vars(value):
                         yield from self._variable(vars(value), other)
@@ -177,7 +187,7 @@ class Reach:
             yield from self._of_instance(value)
 
     def _owns_function(self, function: Any) -> bool:
-        return isinstance(function, types.FunctionType) and self._code.owns(function.__code__.co_filename)
+        return isinstance(function, types.FunctionType) and self.code.owns(function.__code__.co_filename)
 
     def _owns_class(self, cls: type) -> bool:
         return any(self._owns_function(value) for value in vars(cls).values())
@@ -190,9 +200,7 @@ class Reach:
         """Return the first line that uses one of *names*."""
         for function in self.functions:
             for code in codes(function.__code__):
-                line = code.co_firstlineno
-                for step in dis.get_instructions(code) if not names_of(code).isdisjoint(names) else ():
-                    line = _line(step) or line
+                for line, step in steps_of(code) if not names_of(code).isdisjoint(names) else ():
                     if step.argval in names and step.opname.startswith("LOAD"):
                         return Place(code.co_filename, line, function.__qualname__)
         return None
@@ -235,10 +243,14 @@ def names_of(code: types.CodeType) -> frozenset[str]:
     return frozenset(code.co_names)
 
 
-def _line(step: dis.Instruction) -> int | None:
-    """Return the line that begins with *step*; before Python 3.13 `starts_line` is that line, then a bool."""
-    line = getattr(step, "line_number", None) or step.starts_line
-    return None if isinstance(line, bool) else line
+def steps_of(code: types.CodeType) -> Iterator[tuple[int, dis.Instruction]]:
+    """Yield the instructions of *code*, each with its line."""
+    line = code.co_firstlineno
+    for step in dis.get_instructions(code):
+        # Before Python 3.13 `starts_line` is the line that begins with the step, then a bool.
+        begun = getattr(step, "line_number", None) or step.starts_line
+        line = line if begun is None or isinstance(begun, bool) else begun
+        yield line, step
 
 
 def _loads(code: types.CodeType, attribute: str) -> bool:
@@ -252,7 +264,8 @@ def is_code(value: object) -> bool:
     return isinstance(value, _CODE) or (callable(value) and hasattr(value, "__wrapped__"))
 
 
-def _content(cell: types.CellType) -> Any:
+def content_of(cell: types.CellType) -> Any:
+    """Return what a free variable is, None if it is not assigned."""
     try:
         return cell.cell_contents
     except ValueError:  # Not assigned yet.
