@@ -1,5 +1,6 @@
 # make demo    train a small model on images that several processes decode
 # make test    everything that CI checks; make test-as-macos is a part of it
+# make chaos   kill, stop and starve workers for 30 minutes, and compare every batch
 # make bench   this package and its peers side by side; installs the peers, torch among them
 # make docs    write the reference pages anew
 # make clean   remove .venv, .venv-matrix and caches
@@ -18,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .venv-matrix
 
-.PHONY: demo test test-as-macos test-backends test-keras-matrix test-python-matrix bench docs clean
+.PHONY: demo test test-as-macos test-backends test-keras-matrix test-python-matrix chaos bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -63,6 +64,9 @@ test-python-%:
 	$(if $(INTERPRETER),$(MAKE) $(MATRIX)/python$*/made PYTHON=$(INTERPRETER), \
 		@echo "Python $*: skipped, because no interpreter of it was found.")
 	$(if $(INTERPRETER),$(MATRIX)/python$*/bin/python -m pytest $(SUITES))
+
+chaos: $(VENV)/has-dev
+	$(BIN)/python -m tests.chaos $(or $(ARGS),--minutes 30)
 
 bench: $(VENV)/has-bench
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -12,7 +12,7 @@ from typing import Any
 from keras_mpseq import inputs
 from keras_mpseq.backend import Backend, Ended, Said
 from keras_mpseq.delivery import Delivery
-from keras_mpseq.errors import MpseqError, describe_exit, load_error, scarce
+from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, describe_exit, load_error, scarce
 from keras_mpseq.events import Event, Retired, StartFailed, WorkerLost
 from keras_mpseq.losses import loss_error
 from keras_mpseq.messages import Build, Forget, Over, Skip, Start, Stop, Stopped, Task
@@ -57,14 +57,16 @@ class Crew:
 
     # --- what they are told ---
 
-    def spawn(self, worker: int) -> StartFailed | None:
+    def spawn(self, worker: int) -> StartFailed | WorkerLost | None:
         """Start *worker* with every version in use; return what happened if there are no means for it."""
         try:
             with scarce("A worker process cannot be started"):
                 self.backend.spawn(worker)
         except MpseqError as error:
             error.worker = self.seat(worker)
-            return StartFailed(worker, error)
+            # A template that dies while it starts is tried again, like a worker that does.
+            died = isinstance(error, WorkerLostError) and not isinstance(error, WorkerTimeoutError)
+            return WorkerLost(worker, error, None) if died else StartFailed(worker, error)
         self._alive.add(worker)
         self.watch.starts(worker)
         for version in self._versions.live[1:]:

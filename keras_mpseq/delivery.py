@@ -133,12 +133,14 @@ class Delivery:
         """Return how many batches a task should have, if that changes: several where a message costs more than one.
 
         Args:
-            nbytes: Of the largest batch of a task.
+            nbytes: Of the largest batch of a task; 0 where all of them failed, which tells nothing of the next.
             seconds: That one of its batches took.
         """
+        if not nbytes:
+            return None
         self._largest = max(self._largest, nbytes)
         # Of all batches, not of this task's: a task that begins with small ones must have room for a large one.
-        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // max(1, self._largest)
+        most = min(_CHUNK_BYTES, self.room // _CHUNK_SPARE) // self._largest
         chunk = max(1, min(_CHUNK_MOST, most, 2 * self._chunk, ceil(_CHUNK_S / max(seconds, 1e-6))))
         changed = chunk != self._chunk
         self._chunk = chunk

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mpseq import SafeSequence, get_worker_info, per_worker
+from keras_mpseq import SafeSequence, get_worker_info, per_worker, role
 
 KILL_SELF = "self"
 KILL_TEMPLATE = "template"
@@ -125,6 +125,28 @@ class DiesOnce(SafeSequence):
                 signal.pause()  # Until the kernel takes the children after their parent.
             os.kill(os.getpid(), signal.SIGKILL)
         return self.of[index]
+
+
+class DiesOfItsTemplate(DiesOnce):
+    """The same with the template, and the next template dies while it loads the sequence, so many times.
+
+    Args:
+        of: The other sequence.
+        at: Index of the batch.
+        marker: A path that does not exist.
+        times: How many templates die while they load.
+    """
+
+    def __init__(self, of: SafeSequence, at: int, marker: Path, times: int) -> None:
+        super().__init__(of, at, marker, KILL_TEMPLATE)
+        self.times = times
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if role.in_worker and os.path.exists(self.marker):
+            for number in range(self.times):
+                if once(f"{self.marker}-{number}"):
+                    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Counting(SafeSequence):

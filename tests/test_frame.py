@@ -131,7 +131,7 @@ def test_ci_is_make_test() -> None:
     assert lines[-1] == "make test"
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "chaos", "bench"])
 def test_make_installs_and_runs(target: str, tmp_path: Path) -> None:
     arguments = ["make", "--dry-run", "--directory", str(REPOSITORY), f"VENV={tmp_path}/venv", target]
     planned = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout

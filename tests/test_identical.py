@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
-from keras_mpseq import Loader, SafeSequence, to_dataset
-from tests.sequences import KILL_SELF, KILL_TEMPLATE, Counting, DiesOnce, Draws, LargeDraws, frozen
+from keras_mpseq import Loader, SafeSequence, WorkerLostError, to_dataset
+from tests.sequences import KILL_SELF, KILL_TEMPLATE, Counting, DiesOfItsTemplate, DiesOnce, Draws, LargeDraws, frozen
 
 SEED = 7
 EPOCHS = 3
@@ -210,6 +210,22 @@ def test_state_of_the_present_epoch_after_the_template_was_killed(tmp_path: Path
         got = list(loader)
     assert [batch.shape for batch in got] == [(2, 2)] * 6
     assert [batch[0, 0] for batch in got] == [1000, 1001, 1002, 1003, 1004, 1005]
+
+
+def test_the_next_template_dies_while_it_loads_the_sequence(tmp_path: Path) -> None:
+    sequence = DiesOfItsTemplate(LargeDraws(8), 3, tmp_path / "killed", times=2)
+    with Loader(sequence, workers=1, seed=SEED, shuffle=True, attempts=3) as loader:
+        got = [[frozen(batch) for batch in loader] for _ in range(EPOCHS)]
+    assert (tmp_path / "killed-1").exists()
+    assert got == epochs_of(LargeDraws(8), workers=0)
+
+
+def test_templates_that_keep_dying_are_an_error(tmp_path: Path) -> None:
+    sequence = DiesOfItsTemplate(Counting(8), 3, tmp_path / "killed", times=2)
+    with Loader(sequence, workers=1, attempts=2) as loader:
+        with pytest.raises(WorkerLostError, match=r"template process of the workers died \(SIGKILL\) while it loaded"):
+            list(loader)
+        assert [batch[0, 0] for batch in loader] == [1000 + index for index in range(8)]
 
 
 @LAUNCHERS

@@ -158,6 +158,21 @@ def test_skipping_what_is_too_large(caplog: pytest.LogCaptureFixture) -> None:
     assert "1 (The batch needs " in caplog.text
 
 
+class SomeFail(OfSizes):
+    """Fails at once for some batches."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index in (3, 4, 5):
+            raise ValueError(index)
+        return super().__getitem__(index)
+
+
+def test_batches_that_fail_do_not_crowd_those_after_them() -> None:
+    """A failure has no bytes and takes no time: several of what comes next would go into one slot, which is full."""
+    with Loader(SomeFail((BATCH,) * 20), workers=1, max_bytes=4 * NEED, on_error="skip") as loader:
+        assert [int(batch[0]) for batch in loader] == [0, 1, 2, *range(6, 20)]
+
+
 def test_no_rows_first() -> None:
     """A first batch of no bytes tells nothing about the next."""
     sizes = (0, 0, BATCH, 0, BATCH, BATCH)
