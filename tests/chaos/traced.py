@@ -14,11 +14,12 @@ import pytest
 
 from keras_mpseq import engine, pool
 from keras_mpseq.backend import Ended, Said
+from keras_mpseq.events import Action, Deliver, Event, GiveUp, StartFailed, WorkerLost
 from keras_mpseq.launcher import SpawnLauncher, TemplateLauncher
 from keras_mpseq.local_backend import LocalBackend
 from keras_mpseq.messages import Batch, Failure, Lost, Past
 from keras_mpseq.order import Order
-from keras_mpseq.scheduler import Action, Deliver, Event, GiveUp, Scheduler, StartFailed, WorkerLost
+from keras_mpseq.scheduler import Scheduler
 from keras_mpseq.worker import DUMP_SIGNAL
 from tests.chaos.faults import Injector, children, state, ticks
 
