@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 
 from keras_mpseq import (
+    CheckError,
     Loader,
     MpseqError,
     PayloadError,
@@ -941,6 +942,7 @@ def test_the_tree_of_errors() -> None:
         StatefulGetitemError,
         SequenceLengthError,
         PoolClosedError,
+        CheckError,
     }
 
 
