@@ -152,8 +152,8 @@ def _signalled(nursery: Nursery, name: str, entry: str, launcher: str, seed: int
             break
     assert end is not None, f"Ctrl-C after {moment:.3f} s does not end it"
     assert end.status in (-number, 1, 130) and end.left == [], end
-    others = {line.partition(":")[0] for line in end.errors.splitlines() if line.partition(":")[0].endswith("Error")}
-    assert not others and "KeyboardInterrupt" in end.errors, end.errors
+    assert end.errors.rstrip().splitlines()[-1] == "KeyboardInterrupt", end.errors
+    assert "keras_mpseq/process.py" not in end.errors, end.errors  # Workers say nothing of it.
 
 
 def hook_cells() -> list[Cell]:

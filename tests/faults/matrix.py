@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +58,8 @@ AT_END = ("close", "stop")
 HOOKS = ("epoch begin", "epoch end")
 START_S = 2.5
 """The time that starting a worker may take where it is the start that hangs."""
+_PATIENCE_S = 10.0
+"""For the workers of a template that was killed to end after it."""
 _RAISED_BY = {
     "unpickle": "Unpickling the sequence in a worker",
     "update": "Unpickling the sequence in a worker",
@@ -233,9 +236,8 @@ class Player:
             self._owing = cell
         else:
             self._works(cell, self._entry.epoch())
-        count = len(psutil.Process().children(recursive=True))
         most = {"template": 3, "spawn": 1}[cell.launcher] if self._entry.is_open else 0
-        if count > most:
+        if (count := _living(most)) > most:
             self.wrong.append(f"{cell}: {count} processes, expected {most}")
         return cell, f"{told}; {then}"
 
@@ -246,6 +248,20 @@ class Player:
     def _compare(self, cell: Cell, found: object, wanted: object) -> None:
         if found != wanted:
             self.wrong.append(f"{cell}: {found}, expected {wanted}")
+
+
+def _living(most: int) -> int:
+    """Return how many of our processes live, once there are no more than *most* or patience is over."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        ours = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # It has ended, and perhaps nobody has looked.
+                if "keras_mpseq.process" in " ".join(process.cmdline()):
+                    ours.append(process)
+        if len(ours) <= most or time.monotonic() > deadline:
+            return len(ours)
+        psutil.wait_procs(ours, 0.05)
 
 
 @contextlib.contextmanager
