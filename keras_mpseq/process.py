@@ -154,10 +154,10 @@ class Template:
                     self._be_worker(worker, channel_fd, stack_fd, template)
                 self._pids[worker] = pid
                 pidfd = os.pidfd_open(pid)
-                self._channel.send(Forked(worker, pid))
         except MpseqError as error:
             self._refuse(worker, channel_fd, error)
         else:
+            self._channel.send(Forked(worker, pid))
             self._selector.register(pidfd, selectors.EVENT_READ, worker)
             os.close(channel_fd)
         os.close(stack_fd)
