@@ -12,7 +12,7 @@ from typing import Any
 from keras_mpseq import inputs
 from keras_mpseq.backend import Backend, Ended, Said
 from keras_mpseq.delivery import Delivery
-from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, describe_exit, load_error, scarce
+from keras_mpseq.errors import MpseqError, WorkerLostError, WorkerTimeoutError, load_error, scarce
 from keras_mpseq.events import Event, Retired, StartFailed, WorkerLost
 from keras_mpseq.losses import loss_error
 from keras_mpseq.messages import Build, Forget, Over, Skip, Start, Stop, Stopped, Task
@@ -150,13 +150,13 @@ class Crew:
                 case Said(worker, Stopped(data)):
                     silent.discard(worker)
                     self.stopped(worker, data)
-                case Ended(worker, status, _) if worker in silent:
+                case Ended(worker, status, stack) if worker in silent:
                     silent.discard(worker)
-                    name, _ = describe_exit(status)
-                    log.warning("Worker %d did not stop in good order: it died (%s).", self.seat(worker), name)
+                    loss, _ = self.watch.ended(worker, status, stack)
+                    log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
         for worker in sorted(silent):
             log.warning(
-                "Worker %d did not stop in good order: it was killed because it took longer than %g s.",
+                "Worker %d was killed because it took longer than %g s while it stopped.",
                 self.seat(worker),
                 _PATIENCE_S,
             )

@@ -101,8 +101,8 @@ def expected(cell: Cell) -> tuple[str, str, int | None]:
         return kind, f"{_RAISED_BY[phase]} raised {RAISED[fault]}", index
     died = {**ENDED, **PIPE}.get(fault)
     if phase in AT_END:
-        how = f"died ({died})" if died else "was killed because it took longer than"
-        return "", f"Worker N did not stop in good order: it {how}", None
+        how = f"died ({died}) while it stopped" if died else "was killed because it took longer than"
+        return "", f"Worker N {how}", None
     if (phase, launcher) == ("unpickle", "template"):
         template = "The template process of the workers"
         if fault in STUCK:
