@@ -56,7 +56,10 @@ def _rules() -> Iterator[str]:
 
 def _commands() -> Iterator[str]:
     yield from ("# Commands", "", _NOTE.format("the parser"), "")
-    yield "The exit code is 0 if all is well, 1 if there are findings, and 2 if the call or a setting is a mistake."
+    yield (
+        "The exit code is 0 if all is well, 1 if there are findings, and 2 if the call or a setting is a mistake, "
+        "or keras-mpseq itself makes one."
+    )
     parser = make_parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

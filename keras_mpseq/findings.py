@@ -11,6 +11,8 @@ SEVERITIES = ("error", "warning", "info")
 """From the worst."""
 CONFIDENCES = ("proved", "certain", "likely")
 """From the most."""
+HEAVY = 64 << 20
+"""Bytes of pickle from which an attribute is too heavy for every worker to get, unless a setting says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import sqlite3
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -491,8 +492,9 @@ class Shuffles(Rows):
         began = time.perf_counter()
         rows = np.stack([self.x[number] for number in self.order[2 * index : 2 * index + 2]])
         rng = np.random.default_rng((7, self.epoch, index))
-        with open(self.path, "rb") as file:
+        with open(self.path, "rb") as file, tempfile.NamedTemporaryFile("wb") as scratch:
             offset = len(file.read())
+            scratch.write(bytes(offset))
         noise = rng.normal(size=rows.shape).astype(np.float32)
         assert time.perf_counter() >= began
         return {"x": rows + noise + offset, "name": [self.names[0]] * 2}, rows.sum(axis=1) - self.mean

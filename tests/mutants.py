@@ -18,7 +18,7 @@ BASE = "foundation"
 """The module of a base class that a mutation adds."""
 OTHER = "helpers"
 """The module of the functions that a mutation adds."""
-KERAS_ONLY = ("SEQ101", "SEQ103")
+KERAS_ONLY = ("SEQ101", "SEQ103", "SEQ105", "SEQ601")
 """Hazards of sequences of Keras, many of which are none for a SafeSequence."""
 FUTURE = "from __future__ import annotations\n"
 

@@ -136,10 +136,11 @@ def test_a_foreseen_error_is_its_message(monkeypatch: pytest.MonkeyPatch, capsys
 def test_an_unforeseen_error_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert raising(RuntimeError("surprise"), monkeypatch) == 1
+    assert raising(RuntimeError("surprise"), monkeypatch) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("Traceback") and err.endswith("RuntimeError: surprise\n")
+    sentence = "keras-mpseq: This is a mistake of keras-mpseq itself. Please report it with the lines above.\n"
+    assert err.startswith("Traceback") and err.endswith(f"RuntimeError: surprise\n{sentence}")
 
 
 def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,6 +219,56 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[\n", "")
 
 
+LIBRARY_USER = """\
+import lib
+import numpy as np
+from keras.utils import PyDataset
+
+
+class Fed(lib.Feeder):
+    def __init__(self, x):
+        self.x, self.connection = x, lib.connect()
+
+    def __getitem__(self, index):
+        return self.x[index] + np.random.rand(3) + lib.draw()
+
+
+class Batches(PyDataset):
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return lib.scaled(self.x[index]) + np.random.rand(3)
+"""
+
+
+def test_settings_count_for_fixes_which_are_done_at_once(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "pyproject.toml").write_text(
+        '[tool.keras-mpseq]\nextra-bases = ["lib.Feeder"]\n'
+        'decls = {"lib.draw" = "rng", "lib.connect" = "resource", "lib.scaled" = "pure"}\n'
+    )
+    (folder / "data.py").write_text(LIBRARY_USER)
+    first = run("lint", "--fix", "--output-format", "concise")
+    fixed = (folder / "data.py").read_text()
+    fed, batches = fixed.split("class Batches")
+    # A base that is only known by name is not changed: nobody knows what it does.
+    assert "np.random.rand(3) + lib.draw()" in fed and "class Fed(lib.Feeder)" in fed
+    assert "super().__init__(**kwargs)" in batches and "rng.random(3)" in batches
+    assert [line.split()[2] for line in first.out.splitlines()[:-1]] == ["SEQ303", "SEQ401", "SEQ402"]
+    assert run("lint", "--fix", "--output-format", "concise") == Ran(1, first.out, "")
+    assert run("lint", "--diff").out == "" and (folder / "data.py").read_text() == fixed
+
+
+def test_a_notebook_is_not_taken_for_a_program(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "train.ipynb").write_text('{"cells": []}')
+    told = run("lint", "train.ipynb")
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith("keras-mpseq: 'train.ipynb' is a notebook, and lint reads Python files. Call ")
+
+
 # --- check ------------------------------------------------------------------------------------------
 
 
@@ -234,7 +284,8 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]
 
     def check(target: object, **options: Any) -> Report:
         calls.append((target, options))
-        found = [Finding.of(code, "it", class_name="Batches", confidence="proved") for code in ("SEQ604", "SEQ409")]
+        codes = {"SEQ604", "SEQ409"} & set(options["select"])
+        found = [Finding.of(code, "it", class_name="Batches", confidence="proved") for code in sorted(codes)]
         return Report(found, ["seq[0] holds objects"])
 
     monkeypatch.setattr(keras_mpseq.checks, "check", check)
@@ -243,12 +294,20 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]
 
 def test_options_reach_the_check(folder: Path, run: Callable[..., Ran], checked: list[Any]) -> None:
     (folder / "validated.py").write_text("class A:\n    class B: pass\n")
+    (folder / "pyproject.toml").write_text("[tool.keras-mpseq]\nheavy-state-limit = 1000\n")
     sys.modules.pop("validated", None)
     told = run("check", "validated:A.B", "--samples", "3", "--epochs", "1", "--timeout", "9.5", "--lint")
     ((target, options),) = checked
     assert (target.__module__, target.__qualname__) == ("validated", "A.B")
     assert "SEQ409" in options.pop("select")
-    assert options == {"samples": 3, "epochs": 1, "lint": True, "timeout": 9.5}
+    assert options == {
+        "samples": 3,
+        "epochs": 1,
+        "lint": True,
+        "timeout": 9.5,
+        "ignore": [],
+        "heavy_state_limit": 1000,
+    }
     assert told.code == 1
     assert told.out.startswith("Batches: E SEQ409 order-dependent-batch  it (proved)\n")
     assert "SEQ604" not in told.out and "Not verified: seq[0] holds objects.\n" in told.out
@@ -277,6 +336,26 @@ def test_a_bad_target_is_one_sentence(
     told = run("check", *arguments)
     assert (told.code, told.out, checked) == (2, "", [])
     assert told.err.startswith(sentence) and told.err.count("\n") == 1
+
+
+def test_a_module_that_raises_is_the_user_s_mistake(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "raising.py").write_text("import there_is_no_such_module\n")
+    told = run("check", "raising:A")
+    assert (told.code, told.out) == (2, "")
+    sentence = (
+        "keras-mpseq: Importing 'raising' raised ModuleNotFoundError: No module named 'there_is_no_such_module'. "
+    )
+    assert told.err.startswith(sentence) and "raising.py" in told.err
+    assert "keras_mpseq/" not in told.err
+
+
+def test_a_crash_is_told_whatever_is_selected(folder: Path, run: Callable[..., Ran]) -> None:
+    (folder / "crashing.py").write_text(
+        "import os\nclass A:\n    def __len__(self): return 3\n    def __getitem__(self, index): os._exit(7)\n"
+    )
+    told = run("check", "crashing:A", "--select", "SEQ4")
+    assert told.code == 1
+    assert told.out.startswith("crashing.py:4: E SEQ501 bad-return  seq[0] ends its process (exit code 7) (proved)\n")
 
 
 # --- explain and rules ------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from keras_mpseq.checks import judge_chance, judge_contract, judge_cost, judge_r
 from keras_mpseq.checks.plan import Evidence, Plan
 from keras_mpseq.checks.report import Report
 from keras_mpseq.checks.sending import parts_of
+from keras_mpseq.checks.verdicts import named_batches
 from keras_mpseq.errors import MpseqError, is_interrupt, user_error
-from keras_mpseq.findings import Finding
+from keras_mpseq.findings import HEAVY, Finding
 from keras_mpseq.lint.codes import codes_of, matching
 from keras_mpseq.order import preserved_globals, seed_globals
 
@@ -34,6 +35,7 @@ def check(
     on_fail: Literal["report", "warn", "raise"] = "report",
     lint: bool = False,
     timeout: float = 60.0,
+    heavy_state_limit: int = HEAVY,
 ) -> Report:
     """Build some batches of a sequence in throw-away processes, and prove what goes wrong in several processes.
 
@@ -56,8 +58,9 @@ def check(
         on_fail: What to do unless the report is ok: `"report"` nothing more, `"warn"` a warning, `"raise"` an error.
         lint: Look at the source of the sequence's classes as well, and join what is found; comments that suppress,
             such as `# seq: ignore[SEQ205] reason`, then count for both.
-        timeout: Seconds that a process may take to load the sequence, or to build the batches once; one that takes
-            longer is ended, and its stack is in the report.
+        timeout: Seconds that loading the sequence, or one batch, may take; a process that takes longer is ended, and
+            its stack is in the report. After twice this time, trials that could be left out are left out, and named.
+        heavy_state_limit: Bytes of pickle from which an attribute is too heavy (SEQ601).
 
     Returns:
         The report; its `ok` says that there is no error and no warning.
@@ -72,12 +75,13 @@ def check(
         assert report.ok, report
         ```
     """
-    _validate(seq_or_factory, samples, epochs, on_fail, timeout)
-    wanted = codes_of(select, ignore=ignore or ())
+    _validate(seq_or_factory, samples, epochs, on_fail, timeout, heavy_state_limit)
+    wanted, refused = codes_of(select, ignore=ignore or ()), matching(ignore or ())
     reasons = _reasons(expected or {})
     sequence, factory = _sequence_of(seq_or_factory)
     parts = parts_of(sequence)
     evidence = Plan(parts, factory, samples, epochs, float(timeout)).run()
+    evidence.heavy = heavy_state_limit
     findings = [finding for judge in _JUDGES for finding in judge(evidence)]
     if lint:
         from keras_mpseq.checks.merge import with_source
@@ -86,7 +90,10 @@ def check(
 
         # The comments are part of the source: what one suppresses is known, whoever found it.
         findings = uncovered(with_source(sequence, findings), Sources())
-    report = _report(evidence, [finding for finding in _once(findings) if finding.code in wanted], reasons)
+    # What ended the check is told whatever was selected: without it, no finding would mean that nothing was wrong.
+    ends = [one for one in judge_contract.ends(evidence) if one.code in wanted or one.code not in refused]
+    findings = [*ends, *(finding for finding in findings if finding.code in wanted)]
+    report = _report(evidence, _once(findings), reasons)
     if on_fail == "raise":
         report.raise_for_errors()
     elif on_fail == "warn" and not report.ok:
@@ -97,7 +104,7 @@ def check(
 # --- arguments --------------------------------------------------------------------------------------
 
 
-def _validate(sequence: Any, samples: Any, epochs: Any, on_fail: Any, timeout: Any) -> None:
+def _validate(sequence: Any, samples: Any, epochs: Any, on_fail: Any, timeout: Any, heavy: Any) -> None:
     if not hasattr(os, "fork"):
         raise MpseqError("check() needs Linux or macOS: its processes talk over Unix sockets")
     if not (_is_sequence(sequence) or callable(sequence)):
@@ -105,9 +112,9 @@ def _validate(sequence: Any, samples: Any, epochs: Any, on_fail: Any, timeout: A
             f"check() takes a sequence or a function that makes one, got {_shown(sequence)}",
             remedy="A sequence has __getitem__ and __len__.",
         )
-    for name, value in (("samples", samples), ("epochs", epochs)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise MpseqError(f"{name} must be an int of 1 or more, got {value!r}")
+    for name, value, least in (("samples", samples, 1), ("epochs", epochs, 1), ("heavy_state_limit", heavy, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise MpseqError(f"{name} must be an int of {least} or more, got {value!r}")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
         raise MpseqError(f"timeout must be a number of seconds above 0, got {timeout!r}")
     if on_fail not in _ON_FAIL:
@@ -183,20 +190,32 @@ def _report(evidence: Evidence, findings: list[Finding], reasons: dict[str, str]
 def _unverified(evidence: Evidence) -> Iterator[str]:
     parts = evidence.parts
     for path, kind in parts.lost.items():
-        yield f"{path} ({kind}) could not be sent to another process"
+        yield f"{_of_self(path)} ({kind}) could not be sent to another process"
     if parts.packed is None and not evidence.has_factory:
         yield "The sequence could not be sent to another process: no batch was built"
     needed = {call.raised.lost for outcome in evidence.outcomes.values() for call in outcome.calls if call.raised}
     needed |= {raised.lost for outcome in evidence.outcomes.values() for _, raised in outcome.hook_raised}
     for path in sorted(needed - {""}):
-        yield f"Batches that need {path} were not compared: give check() a function that makes the sequence"
+        yield f"Batches that need {_of_self(path)} were not compared: give check() a function that makes the sequence"
+    if evidence.not_loaded is not None:
+        yield "The sequence could not be loaded in another process: no batch was built"
     if evidence.blocked is not None:
         yield f"What comes after the trial {evidence.blocked.trial!r} was not tried"
     if evidence.left_out:
         trials = ", ".join(map(repr, evidence.left_out))
-        yield f"Forked processes hang, and fresh ones take long to load: the trials {trials} were left out"
-    for call in evidence.serial.calls:
-        if call.kind != "NoneType":
-            yield from (f"seq[{call.index}]: {sentence}" for sentence in call.opaque[:3])
+        why = (
+            "Batches take long" if evidence.hung is None else "Forked processes hang, and fresh ones take long to load"
+        )
+        yield f"{why}: the trials {trials} were left out"
+    opaque: dict[str, list[int]] = {}
+    for call in evidence.calls("serial"):
+        for sentence in call.opaque[:3] if call.kind != "NoneType" and not parts.safe else ():
+            opaque.setdefault(sentence.rstrip("."), []).append(call.index)
+    for sentence, indices in opaque.items():
+        yield f"{named_batches(indices)}: {sentence}"
     for key in evidence.serial.too_large:
         yield f"{key} is too large to be compared byte by byte"
+
+
+def _of_self(path: str) -> str:
+    return "self" + path.removeprefix("seq")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from keras_mpseq.checks.lab import LoadingError
 from keras_mpseq.checks.plan import Evidence
 from keras_mpseq.checks.records import Call, Leaf, Place
 from keras_mpseq.checks.verdicts import batches, found
 from keras_mpseq.errors import describe_exit
 from keras_mpseq.findings import Finding
+from keras_mpseq.state.reach import UserCode
 
 _LONGEST_BATCH = 3
 """Inputs, targets, weights."""
 _USED_UP = ("generator", "map", "filter", "zip", "iterator", "coroutine", "async_generator", "range_iterator")
 _FRAMEWORKS = ("/tensorflow/", "/keras/", "/jax/", "/jaxlib/", "/torch/", "/tf_keras/")
+_STOPS = "training stops with this error"
+_LET_RETURN = "let every index from 0 to `len(seq) - 1` give a batch"
+_OURS = f'File "{Path(__file__).parents[1]}'
+_BOOT = 'File "<string>", line 1 in <module>'
 _PARALLEL = ("/multiprocessing/", "/concurrent/", "/threading.py", "/queue.py", "/joblib/")
 
 
 def judge(evidence: Evidence) -> Iterator[Finding]:
     """Yield what is wrong with the contract."""
-    yield from _blocked(evidence)
     yield from _length(evidence)
     yield from _raised(evidence)
     yield from _hooks(evidence)
@@ -34,28 +40,40 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
 # --- ends -------------------------------------------------------------------------------------------
 
 
-def _blocked(evidence: Evidence) -> Iterator[Finding]:
+def ends(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what ended the check before its time: it is told whatever was selected, as nothing else is known."""
     blocked, unloaded = evidence.blocked, evidence.not_loaded
     if unloaded is not None:
-        last = unloaded.text.strip().rpartition("\n")[2]
-        code = (
-            "SEQ103" if last.startswith(("ModuleNotFoundError", "ImportError", "AttributeError: Can't")) else "SEQ104"
-        )
-        if unloaded.late:
-            message = "The sequence does not come to be in another process: loading it hangs"
-        elif unloaded.status is not None:
-            message = f"Another process dies while it loads the sequence ({describe_exit(unloaded.status)[0]})"
-        else:
-            message = f"The sequence cannot be loaded in another process: {last}"
-        yield found(evidence, code, message, proof=unloaded.text.strip())
+        yield _not_loaded(evidence, unloaded)
     if blocked is not None:
-        where = f"seq[{blocked.began.index}]" if blocked.began is not None else "The sequence"
-        stack = blocked.stack.strip()
+        what = blocked.began.what or f"seq[{blocked.began.index}]" if blocked.began is not None else "The sequence"
+        stack = _of_the_user(blocked.stack)
+        place = _deepest(evidence, stack)
         if blocked.late:
-            message = f"{where} does not return"
+            message = f"{what} does not return within {evidence.timeout_s:g} s"
+            why, fix = "training waits for it", "let it return, or raise; the stack says where it waits"
         else:
-            message = f"{where} ends its process ({describe_exit(blocked.status)[0]})"
-        yield found(evidence, _code_of(stack), message, _deepest(evidence, stack), severity="error", proof=stack)
+            name, remedy = describe_exit(blocked.status)
+            message = f"{what} ends its process ({name})"
+            why, fix = "the worker is lost, and its batch with it", remedy.removesuffix(".")
+        code = "SEQ503" if what == "len(seq)" else _code_of(stack)
+        yield found(evidence, code, message, place, severity="error", proof=stack, why=why, fix=fix)
+
+
+def _not_loaded(evidence: Evidence, unloaded: LoadingError) -> Finding:
+    text = _of_the_user(unloaded.text)
+    last = text.rpartition("\n")[2]
+    missing = last.startswith(("ModuleNotFoundError", "ImportError", "AttributeError: Can't"))
+    if unloaded.late:
+        message = f"Loading the sequence in another process does not end within {evidence.timeout_s:g} s"
+    elif unloaded.status is not None:
+        message = f"Another process dies while it loads the sequence ({describe_exit(unloaded.status)[0]})"
+    else:
+        message = f"The sequence cannot be loaded in another process: {last.rstrip('.')}"
+    code = "SEQ103" if missing else "SEQ101"
+    why = "no worker gets the sequence"
+    fix = "let the modules it needs be importable everywhere" if missing else "correct `__setstate__` or `__reduce__`"
+    return found(evidence, code, message, _deepest(evidence, text), proof=text, why=why, fix=fix)
 
 
 def _code_of(stack: str) -> str:
@@ -64,14 +82,22 @@ def _code_of(stack: str) -> str:
     return "SEQ306" if any(name in stack for name in _PARALLEL) else "SEQ501"
 
 
+def _of_the_user(stack: str) -> str:
+    """Return a stack, as faulthandler writes it, without the lines of our own and without what is no line."""
+    kept = [line for line in stack.strip().splitlines() if _OURS not in line and not line.startswith("Extension mod")]
+    return "\n".join(line for line in kept if line.strip() and line.strip() != _BOOT)
+
+
 def _deepest(evidence: Evidence, stack: str) -> Place | None:
-    """Return the innermost line of the file that defines `__getitem__`, in a stack as faulthandler writes it."""
-    about = evidence.about.def_place
+    """Return the innermost line of the user's in a stack as faulthandler writes it."""
+    code = UserCode()
+    code.learn(evidence.parts.sequence)
     for line in stack.splitlines():
-        head, _, rest = line.strip().partition('", line ')
-        if about is not None and head == f'File "{about.path}':
-            number, _, function = rest.partition(" in ")
-            return Place(about.path, int(number), function)
+        head, found_line, rest = line.strip().partition('", line ')
+        path = head.removeprefix('File "')
+        number, _, function = rest.partition(" in ")
+        if found_line and number.isdigit() and code.owns(path):
+            return Place(path, int(number), function)
     return None
 
 
@@ -79,12 +105,13 @@ def _length(evidence: Evidence) -> Iterator[Finding]:
     about = evidence.about
     if about.no_length is not None:
         raised = about.no_length
-        yield found(evidence, "SEQ503", f"len(seq) raises {raised.text}", raised.place)
+        yield found(evidence, "SEQ503", f"len(seq) raises {raised.text}", raised.place or about.length_place)
     elif evidence.length is not None and evidence.length < 1:
         if about.lengths:  # Else it did not come to that.
-            yield found(evidence, "SEQ503", f"len(seq) is {evidence.length}")
+            yield found(evidence, "SEQ503", f"len(seq) is {evidence.length}", about.length_place)
     elif len(set(about.lengths)) > 1:
-        yield found(evidence, "SEQ503", f"len(seq) is {about.lengths[0]}, and {about.lengths[1]} the next time")
+        message = f"len(seq) is {about.lengths[0]}, and {about.lengths[1]} the next time"
+        yield found(evidence, "SEQ503", message, about.length_place)
 
 
 def _raised(evidence: Evidence) -> Iterator[Finding]:
@@ -109,18 +136,20 @@ def _raised(evidence: Evidence) -> Iterator[Finding]:
         else:
             epoch = f" in epoch {call.epoch}" if call.epoch else ""
             message = f"seq[{call.index}] raises {raised.text}{epoch}"
-            yield found(evidence, "SEQ501", message, raised.place, proof=raised.traceback)
+            yield found(evidence, "SEQ501", message, raised.place, proof=raised.traceback, why=_STOPS, fix=_LET_RETURN)
 
 
 def _hooks(evidence: Evidence) -> Iterator[Finding]:
     for name in ("describe", "made", "epochs"):
         outcome = evidence.outcomes.get(name)
         for hook, raised in outcome.hook_raised if outcome is not None else ():
-            if raised.lost:
+            # A worker that never built a batch stops as well, but that is rare, and hooks seldom think of it.
+            if raised.lost or (hook == "on_worker_stop" and name != "epochs"):
                 continue  # Told of the member.
             where = "The factory" if hook == "__init__" else hook
             message = f"{where} raises {raised.text} in another process"
-            yield found(evidence, "SEQ501", message, raised.place, proof=raised.traceback)
+            fix = "let it work in a process of its own, with what pickling brings there"
+            yield found(evidence, "SEQ501", message, raised.place, proof=raised.traceback, why=_STOPS, fix=fix)
 
 
 def _uses_up(evidence: Evidence) -> bool:
@@ -145,6 +174,10 @@ def _returned(evidence: Evidence) -> Iterator[Finding]:
                 batches(nothing, "is None, and no batch", "are None, and no batches"),
                 traced.returned_at,
             )
+    refused = [call for call in calls if call.opaque and evidence.parts.safe and call.kind != "NoneType"]
+    if refused:
+        message = f"seq[{refused[0].index}] cannot be sent: {refused[0].opaque[0].rstrip('.')}"
+        yield found(evidence, "SEQ501", message, why="the workers of a SafeSequence refuse such a batch")
     used_up = [call for call in calls if call.kind.rpartition(".")[2] in _USED_UP]
     if used_up:
         yield found(evidence, "SEQ501", f"seq[{used_up[0].index}] is a {used_up[0].kind}, and no batch")

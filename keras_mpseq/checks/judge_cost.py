@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from keras_mpseq.checks.members import OBJECTS_LIMIT
 from keras_mpseq.checks.plan import Evidence
-from keras_mpseq.checks.sending import HEAVY, setting
+from keras_mpseq.checks.sending import setting
 from keras_mpseq.checks.verdicts import found
 from keras_mpseq.findings import Finding
 
@@ -35,7 +35,7 @@ def _weight(evidence: Evidence) -> Iterator[Finding]:
         message = f"{path} is a memory-mapped file, which pickling copies as a whole"
         yield found(evidence, "SEQ601", message, parts.stored_at(path), proof=_bytes(parts.sizes.get(path, 0)))
     for path, nbytes in parts.sizes.items():
-        if nbytes >= HEAVY and path not in mapped:
+        if nbytes >= evidence.heavy and path not in mapped:
             message = f"{path} is pickled for every worker ({_bytes(nbytes)})"
             yield found(evidence, "SEQ601", message, parts.stored_at(path))
     if evidence.serial.objects > OBJECTS_LIMIT:

@@ -27,6 +27,7 @@ def judge(evidence: Evidence) -> Iterator[Finding]:
     """Yield what is wrong with resources."""
     yield from _members(evidence)
     yield from _refused(evidence)
+    yield from _not_sent(evidence)
     yield from _class(evidence)
     yield from _framework(evidence)
     yield from _outside(evidence)
@@ -65,6 +66,16 @@ def _refused(evidence: Evidence) -> Iterator[Finding]:
         place = evidence.parts.stored_at(path)
         proof = f"pickle says: {_reason(member.error)}" if member.error is not None else ""
         yield found(evidence, "SEQ101", message, place, proof=proof)
+
+
+def _not_sent(evidence: Evidence) -> Iterator[Finding]:
+    """Yield that nothing at all could be sent: which member it is, nobody knows."""
+    parts = evidence.parts
+    if parts.packed is None:
+        why = "no worker gets the sequence"
+        yield found(
+            evidence, "SEQ101", parts.unsendable.rstrip("."), why=why, fix="correct `__getstate__` or `__reduce__`"
+        )
 
 
 def _reason(error: Exception | None) -> str:

@@ -15,6 +15,7 @@ import sys
 import time
 
 from keras_mpseq.channel import Channel
+from keras_mpseq.checks import leftovers
 from keras_mpseq.checks.records import Began, Blocked, Ended, Failed, Loaded, Outcome, Setup, Trial
 from keras_mpseq.errors import MpseqError
 from keras_mpseq.launcher import child_environment
@@ -80,7 +81,7 @@ class Lab:
     Args:
         parcel: What is loaded.
         environment: What is different in its environment.
-        timeout_s: Seconds that loading, or a trial, may take.
+        timeout_s: Seconds that loading, or one call, may take.
     """
 
     def __init__(self, parcel: Parcel, environment: dict[str, str], timeout_s: float) -> None:
@@ -135,16 +136,18 @@ class _Heard:
         self.began: Began | None = None
         self.outcome: Outcome | None = None
 
-    def take(self, results: Channel) -> None:
-        """Read what has arrived."""
+    def take(self, results: Channel) -> bool:
+        """Read what has arrived; return whether a call has begun."""
+        begun = False
         for message, _ in results.receive_ready():
             match message:
                 case Began():
-                    self.began = message
+                    self.began, begun = message, True
                 case Failed(text):
                     raise MpseqError("check() failed in a child, through a fault of its own", traceback=text)
                 case _:
                     self.outcome = message
+        return begun
 
 
 class _Child:
@@ -214,8 +217,8 @@ class _Child:
             # Not the end of the results alone: processes that the user's code forked hold them open.
             waiting = [channel for channel in (results, self._channel) if not channel.ended]
             ready, _, _ = select.select(waiting, [], [], max(0.0, until - time.monotonic()))
-            if results in ready:
-                heard.take(results)
+            if results in ready and heard.take(results):
+                until = time.monotonic() + self._patience_s  # Each call has the whole time.
             if self._channel in ready:
                 status = self._end_of_trial()
         if not results.ended:
@@ -241,6 +244,7 @@ class _Child:
         """End the whole session; return the exit status, its own if it had ended already."""
         # It leads the session and is not waited for yet, so the number is that of its group and of nothing else.
         if self._process.returncode is None:
+            leftovers.end_descendants(self._process.pid)  # Also those that have left the session.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         return self._process.wait()

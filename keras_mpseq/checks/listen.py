@@ -13,6 +13,7 @@ import time
 import types
 import uuid
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,18 @@ class Listener:
         if self.on and not self._busy and len(self.events) < _MOST:
             self._busy = True
             try:
-                self.events.append(Event(kind, detail, self.place(frame)))
+                if not self._imports(frame):
+                    self.events.append(Event(kind, detail, self.place(frame)))
             finally:
                 self._busy = False
+
+    def _imports(self, frame: types.FrameType | None) -> bool:
+        """Tell whether a module is being imported between the user's line and *frame*: that happens once."""
+        while frame is not None and not self._code.owns_frame(frame):
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                return True
+            frame = frame.f_back
+        return False
 
     def place(self, frame: types.FrameType | None, line: int = 0) -> Place | None:
         """Return the innermost line of the user's in the stack that ends with *frame*, which is at *line*."""
@@ -65,7 +75,7 @@ class Listener:
         boot = vars(sys.modules["__main__"])  # Ours, in a child.
         while frame is not None and frame.f_globals is not boot:
             code = frame.f_code
-            if self._code.owns(code.co_filename):
+            if self._code.owns_frame(frame):
                 hops.append((qualified(frame), code.co_filename, line or frame.f_lineno))
                 if code.co_name == "__getitem__":
                     break
@@ -88,19 +98,16 @@ class Listener:
             return
         if event == "open":
             self._open(*args)
-        elif event in _EVENTS and not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+        elif event in _EVENTS:
             self.note(_EVENTS[event], f"{event} {_text(args[0]) if args else ''}".strip(), sys._getframe(1))
 
     def _open(self, path: object, mode: str | None, flags: int) -> None:
         name = _text(path)
         if not isinstance(path, (str, bytes)) or name.endswith(_CODE) or name.startswith("/dev/"):
             return
-        frame: types.FrameType | None = sys._getframe(2)
-        inner = frame
-        while inner is not None and not self._code.owns(inner.f_code.co_filename):
-            if inner.f_code.co_filename.startswith("<frozen importlib"):
-                return  # The import system's own.
-            inner = inner.f_back
+        frame = sys._getframe(2)
+        if Path(name).is_dir():  # `tempfile` names the folder of a file that gets its name, if any, only then.
+            return
         writes = any(letter in mode for letter in "wax+") if mode else bool(flags & _WRITING)
         self.note("write" if writes else "read", os.path.abspath(name), frame)
 

@@ -68,8 +68,7 @@ class Tracer:
 
     def _enter(self, frame: types.FrameType, event: str, argument: Any) -> Any:
         del event, argument
-        filename = frame.f_code.co_filename
-        if not self._code.owns(filename):
+        if not self._code.owns_frame(frame):
             self._notice_framework(frame)
             return None
         self._look()
@@ -78,7 +77,7 @@ class Tracer:
 
     def _step(self, frame: types.FrameType, event: str, argument: Any) -> Any:
         if event == "exception":
-            if self._code.owns(frame.f_code.co_filename):
+            if self._code.owns_frame(frame):
                 self.swallowed = argument[0].__name__, self._listener.place(frame)
             return self._step
         self._look()
@@ -104,8 +103,8 @@ class Tracer:
 
     def _blame(self, key: str, frame: types.FrameType, line: int) -> None:
         place = self._listener.place(frame, line)
-        if place is None:
-            return
+        if place is None or getattr(self._watch.value_of(key), "gi_code", None) is frame.f_code:
+            return  # A generator moves on because somebody asks it to.
         known = self.places[key]
         if len(known) < _MOST_PLACES and (place.path, place.line) not in {(one.path, one.line) for one in known}:
             known.append(place)
@@ -113,7 +112,7 @@ class Tracer:
     def _notice_framework(self, frame: types.FrameType) -> None:
         """Note the user's own calls into a framework."""
         caller = frame.f_back
-        if caller is None or not self._code.owns(caller.f_code.co_filename):
+        if caller is None or not self._code.owns_frame(caller):
             return
         name = str(frame.f_globals.get("__name__", ""))
         if name.partition(".")[0] in _FRAMEWORKS and not self._is_harmless(name, frame.f_code.co_name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from keras_mpseq.checks.lab import Lab, LoadingError, Parcel
 from keras_mpseq.checks.records import Blocked, Call, Leaf, Outcome, Trial
 from keras_mpseq.checks.sending import Parts
+from keras_mpseq.findings import HEAVY
 
 _ELSEWHERE = {"PYTHONHASHSEED": "4242", "TZ": "Pacific/Kiritimati"}
 """What is different in the other kind of child. The working directory is the same: workers have it, too."""
@@ -19,6 +21,9 @@ class Evidence:
     """What all trials saw."""
 
     parts: Parts
+    timeout_s: float
+    heavy: int = HEAVY
+    """Bytes from which an attribute is too heavy to be pickled for every worker."""
     indices: tuple[int, ...] = ()
     length: int | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -77,7 +82,13 @@ class Evidence:
 
     def changed(self, prefix: str = "") -> list[str]:
         """Return the keys that calls changed and that begin with *prefix*."""
-        keys = {change.key for call in self.serial.calls for change in call.changes}
+        keys = {
+            change.key
+            for call in self.serial.calls
+            for change in call.changes
+            # What is imported while a batch is built may draw from the global generators, once.
+            if not (call.imports and change.key.startswith("rng "))
+        }
         return sorted(key for key in keys if key.startswith(prefix))
 
     def state_changed(self) -> list[str]:
@@ -85,6 +96,8 @@ class Evidence:
         return [key for key in self.changed() if not key.startswith("rng ")]
 
 
+PATIENCE = 2.0
+"""Time-outs from which no trial is begun that could be left out: batches take long."""
 FRESH_S = 15.0
 """Seconds of a check from which no trial is begun that could be left out, where each needs a process of its own."""
 _NEEDED = {"describe", "serial", "again", "once more", "backwards"}
@@ -111,10 +124,10 @@ class Plan:
         self._epochs = epochs
         self._timeout_s = timeout_s
         self._factory = factory
-        self._until = float("inf")
+        self._until = time.monotonic() + PATIENCE * timeout_s
         self._home: Lab | None = None
         self._elsewhere: Lab | None = None
-        self.evidence = Evidence(parts=parts, has_factory=bool(factory))
+        self.evidence = Evidence(parts=parts, timeout_s=timeout_s, has_factory=bool(factory))
 
     def run(self) -> Evidence:
         """Run the trials; return what they saw, also if one of them came to no end."""
@@ -189,7 +202,8 @@ class Plan:
     def _trace(self, calls: tuple[tuple[int, int], ...]) -> None:
         slow = self.evidence.serial.slow
         keys = tuple(key for key in self.evidence.changed() if key not in slow)
-        self._try(Trial(name="trace", calls=calls, trace=keys, repeat=True))
+        # Only what changes can be a cache, which a second call of the same index leaves as it is.
+        self._try(Trial(name="trace", calls=calls, trace=keys, repeat=bool(keys)))
 
     def _as_needed(self, calls: tuple[tuple[int, int], ...]) -> None:
         evidence = self.evidence
@@ -211,9 +225,11 @@ def sampled(length: int | None, samples: int) -> tuple[int, ...]:
     if samples == 1:
         return (0,)
     pairs = samples // 2
-    starts = [round((length - 2) * number / max(pairs - 1, 1)) for number in range(pairs)]
+    span = max(pairs - 1, 1)
+    starts = [(2 * (length - 2) * number + span) // (2 * span) for number in range(pairs)]
     found = {index for start in starts for index in (start, start + 1)} | {length - 1}
-    spare = [index for index in range(length) if index not in found]
+    # A length may be that of a sequence without an end: what is not needed is not counted.
+    spare = itertools.islice((index for index in range(length) if index not in found), max(samples - len(found), 0))
     # Two samples are the first and the last.
-    found = {0, length - 1} if samples == 2 else found | set(spare[: max(samples - len(found), 0)])
+    found = {0, length - 1} if samples == 2 else found | set(spare)
     return tuple(sorted(found))

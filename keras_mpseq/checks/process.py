@@ -22,16 +22,20 @@ from typing import Any
 
 from keras_mpseq import lifeline, payload, role
 from keras_mpseq.channel import Channel
-from keras_mpseq.checks.records import Ended, Failed, Loaded, Setup, Trial
+from keras_mpseq.checks import leftovers
+from keras_mpseq.checks.records import Began, Ended, Failed, Loaded, Setup, Trial
 from keras_mpseq.checks.trial import load_and_run
 
 FORK_S = 10.0
-"""Seconds that a trial may take that was forked from a process with several threads: what hangs there is tried anew."""
+"""Seconds that a call may take in a fork of a process with several threads: what hangs there is tried anew."""
+_CLEANING_S = 5.0
+"""Seconds that what a trial leaves behind may take to be removed."""
 
 
 def main(channel_fd: int, lifeline_fd: int, stack_fd: int) -> None:
     """Serve trials on the other end of *channel_fd*, until it is closed."""
     lifeline.hold(lifeline_fd)
+    leftovers.adopt()
     role.in_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
     channel = Channel(socket.socket(fileno=channel_fd))
@@ -80,21 +84,31 @@ class _Loading:
 
     @contextlib.contextmanager
     def _deadline(self, most_s: float = float("inf")) -> Any:
-        # A thread of C, which needs neither the GIL nor a signal: it ends whatever hangs, and says where.
-        faulthandler.dump_traceback_later(min(self._timeout_s, most_s), exit=True, file=self._stack)
+        self._set_deadline(most_s)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
 
+    def _set_deadline(self, most_s: float) -> None:
+        # A thread of C, which needs neither the GIL nor a signal: it ends whatever hangs, and says where.
+        faulthandler.dump_traceback_later(min(self._timeout_s, most_s), exit=True, file=self._stack)
+
     def run(self, trial: Trial, fd: int, most_s: float = float("inf")) -> None:
-        """Run *trial* in this process and send what it saw, within the time-out and *most_s* seconds."""
+        """Run *trial* in this process and send what it saw, each call within the time-out and *most_s* seconds."""
         results = Channel(socket.socket(fileno=fd))
+
+        def tell(began: Began) -> None:
+            self._set_deadline(most_s)  # Each call has the whole time.
+            results.send(began)
+
         with self._deadline(most_s):
             try:
-                results.send(load_and_run(trial, self._sequence, self._factory, results.send))
+                results.send(load_and_run(trial, self._sequence, self._factory, tell))
             except BaseException:  # Ours: what the user's code raises is part of the outcome.
                 results.send(Failed(traceback.format_exc()))
+        with self._deadline(_CLEANING_S):
+            _unlink_what_is_forgotten()
 
 
 def _forked(loaded: _Loading, trial: Trial, fd: int, channel: Channel) -> int:
@@ -114,6 +128,14 @@ def _forked(loaded: _Loading, trial: Trial, fd: int, channel: Channel) -> int:
             os._exit(status)
     os.close(fd)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _unlink_what_is_forgotten() -> None:
+    """Let the process end that unlinks shared memory which nobody did, as it does when a program ends."""
+    module: Any = sys.modules.get("multiprocessing.resource_tracker")
+    if module is not None:
+        with contextlib.suppress(Exception):  # It has no public name, and may be another's child.
+            module._resource_tracker._stop()
 
 
 def _copied_on_write(fd: int, nbytes: int) -> memoryview:

@@ -68,10 +68,12 @@ class Loaded(NamedTuple):
 
 
 class Began(NamedTuple):
-    """A call begins: if nothing else comes, this is where it ended."""
+    """A call of the user's code begins: if nothing else comes, this is where it ended."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # shadows a tuple method nobody calls
+    what: str = ""
+    """What is called, if it is not `__getitem__`."""
 
 
 class Ended(NamedTuple):
@@ -154,6 +156,8 @@ class Call:
     """Seconds that copying the batch took."""
     fds: int = 0
     """Descriptors more than before the call."""
+    imports: bool = False
+    """Modules were imported."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -186,7 +190,9 @@ class Outcome:
     attributes: frozenset[str] = frozenset()
     """Names on the instance after it was loaded."""
     def_place: Place | None = None
-    """Where `__getitem__` is defined."""
+    """Where `__getitem__` is defined; None if that is not the user's code."""
+    length_place: Place | None = None
+    """Where `__len__` is defined."""
     ambient_at: Place | None = None
     """A line that uses a name known to differ between processes."""
     index_unread: bool = False

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from keras_mpseq.errors import CheckError
 from keras_mpseq.findings import Finding
-from keras_mpseq.reporting import Results, by_place, render, to_html
+from keras_mpseq.reporting import Results, by_place, coloured, render, to_html
 
 
 class Report:
@@ -54,8 +53,8 @@ class Report:
             )
 
     def __str__(self) -> str:
-        """Return the report as text, in colours where the output is a terminal."""
-        return render(self._results(), colour=sys.stdout.isatty()).rstrip("\n")
+        """Return the report as text, in colours where the output is a terminal and NO_COLOR is not set."""
+        return render(self._results(), colour=coloured()).rstrip("\n")
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{number} {severity}" for severity, number in self._results().counts().items())

@@ -29,9 +29,6 @@ from keras_mpseq.local import Safe
 from keras_mpseq.payload import Packed, pack, unsendable
 from keras_mpseq.state.reach import codes, is_library
 
-HEAVY = 64 << 20
-"""Bytes from which an attribute is too heavy to be pickled for every worker."""
-
 
 @dataclass(slots=True, kw_only=True)
 class Parts:
@@ -52,6 +49,8 @@ class Parts:
     """Bytes of pickle of each attribute."""
     memmaps: list[str] = field(default_factory=list)
     packed: Packed | None = None
+    unsendable: str = ""
+    """Why it cannot be sent as it is."""
     misplaced: str = ""
     """Why no fresh process finds the class."""
     super_missing: bool = False
@@ -97,9 +96,12 @@ def parts_of(sequence: Any) -> Parts:
 def _packed(sequence: Any, parts: Parts) -> Packed | None:
     try:
         return pack(sequence)
-    except PayloadError:
+    except PayloadError as error:
         bad = unsendable(sequence)
+        parts.unsendable = str(error.message)
     parts.lost = {member.path: members.type_name(member.value) for member in bad}
+    if any(member.value is sequence for member in bad):
+        return None
     try:
         return pack(sequence, {id(member.value): substitute(member.path, member.value) for member in bad})
     except PayloadError:  # Its own pickling is broken: there is nothing to leave out.

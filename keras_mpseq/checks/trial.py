@@ -29,7 +29,7 @@ from keras_mpseq.checks.memos import Memos
 from keras_mpseq.checks.prints import Printed, tensors_in
 from keras_mpseq.checks.records import Began, Call, Event, Outcome, Place, Raised, Trial, Written
 from keras_mpseq.checks.watch import Seen, Watch, changes
-from keras_mpseq.errors import MpseqError, named
+from keras_mpseq.errors import MpseqError, named, users_traceback
 from keras_mpseq.local import context, set_epoch
 from keras_mpseq.order import seed_globals
 from keras_mpseq.state.digests import digest_of_array
@@ -98,6 +98,7 @@ class Bench:
             patches.reach_into([factory.__globals__])
         seed_globals(self.trial.seed, 0, 0)
         try:
+            self._tell(Began(0, 0, "The factory"))
             with self._listening():
                 sequence = factory()
         except BaseException as error:  # It worked in the parent, but not here.
@@ -109,9 +110,17 @@ class Bench:
         """Call the hook of a worker that starts; what it opens and sets is the worker's own, and not looked at."""
         seed_globals(self.trial.seed, 0, 0)
         try:
+            self._tell(Began(0, 0, "on_worker_start"))
             call_hook(self.sequence, "on_worker_start", 0)
         except MpseqError as error:
             raise _NotStartedError("on_worker_start", self._raised(error.__cause__ or error)) from error
+
+    def _stop_worker(self) -> None:
+        try:
+            self._tell(Began(0, 0, "on_worker_stop"))
+            call_hook(self.sequence, "on_worker_stop")
+        except MpseqError as error:
+            self.outcome.hook_raised.append(("on_worker_stop", self._raised(error.__cause__ or error)))
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -124,6 +133,7 @@ class Bench:
             for epoch in dict.fromkeys(epoch for epoch, _ in self.trial.calls):
                 self._epoch(epoch)
         self._conclude()
+        self._stop_worker()
         return self.outcome
 
     def _epoch(self, epoch: int) -> None:
@@ -146,6 +156,7 @@ class Bench:
         seed_globals(self.trial.seed, 0, 0)
         before = self.watch.look_at_generators()
         try:
+            self._tell(Began(0, 0, name))
             with self._listening():
                 call_hook(self.sequence, name)
         except MpseqError as error:
@@ -161,7 +172,9 @@ class Bench:
         fds, loaded = _fds(), set(sys.modules)
         batch = self._call(call)
         call.fds = _fds() - fds
-        new = sorted({"tensorflow", "jax", "torch", "keras", "tf_keras"} & (set(sys.modules) - loaded))
+        imported = set(sys.modules) - loaded
+        call.imports = bool(imported)
+        new = sorted({"tensorflow", "jax", "torch", "keras", "tf_keras"} & imported)
         call.events += [Event("import", name, None) for name in new]
         after = self._before = self.watch.look()
         call.changes = changes(before, after, self.watch.value_of)
@@ -230,14 +243,17 @@ class Bench:
 
     def _raised(self, error: BaseException) -> Raised:
         place = None
-        for frame, line in traceback.walk_tb(error.__traceback__):
-            if self._code.owns(frame.f_code.co_filename):
-                place = self._listener.place(frame, line)
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_TRACEBACK_LIMIT:]
+        causes = [error, *_causes(error)]
+        for cause in causes:  # What our own code raised says in its cause which line of the user's it was.
+            for frame, line in traceback.walk_tb(cause.__traceback__) if place is None else ():
+                if self._code.owns_frame(frame):
+                    place = self._listener.place(frame, line)
+        text = users_traceback(error)[-_TRACEBACK_LIMIT:]
         lost = error.path if isinstance(error, LostMemberError) else ""
         of_sequence = isinstance(error, AttributeError) and error.obj is getattr(self, "sequence", error)
         missing = str(error.name) if isinstance(error, AttributeError) and of_sequence else ""
-        return Raised(type(error).__name__, named(error), place, text, lost, missing)
+        said = f"{type(error).__name__}: {error.message}" if isinstance(error, MpseqError) else named(error)
+        return Raised(type(error).__name__, _first_line(said), place, text, lost, missing)
 
     # --- two threads --------------------------------------------------------------------------------
 
@@ -259,15 +275,23 @@ class Bench:
         outcome.attributes = frozenset(getattr(self.sequence, "__dict__", {}))
         function = getitem_of(self.sequence)
         if function is not None:
-            code = function.__code__
-            outcome.def_place = Place(code.co_filename, code.co_firstlineno, function.__qualname__)
+            outcome.def_place = self._place_of(function)
+        length = getattr(type(self.sequence), "__len__", None)
+        if isinstance(length, types.FunctionType):
+            outcome.length_place = self._place_of(length)
         outcome.index_unread = leaves_index_unread(self.sequence)
         outcome.names = frozenset(self._reach.names)
         outcome.ambient_at = self._reach.place_of(_AMBIENT)
+        self._tell(Began(0, 0, "len(seq)"))
         try:
             outcome.lengths = (_length(self.sequence), _length(self.sequence))
         except BaseException as error:  # __len__ is the user's as well.
             outcome.no_length = self._raised(error)
+
+    def _place_of(self, function: types.FunctionType) -> Place | None:
+        code = function.__code__
+        owned = self._code.owns(code.co_filename)
+        return Place(code.co_filename, code.co_firstlineno, function.__qualname__) if owned else None
 
     def _conclude(self) -> None:
         outcome = self.outcome
@@ -307,6 +331,19 @@ class _Held:
         self.index = index
         self.arrays = arrays
         self.digests = [digest_of_array(array) for array in arrays]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen = {id(error)}
+    while (cause := error.__cause__ or error.__context__) is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        error = cause
+
+
+def _first_line(text: str) -> str:
+    first, _, rest = text.strip().partition("\n")
+    return f"{first.rstrip().rstrip('.')} [...]" if rest.strip() else first
 
 
 def _length(sequence: Any) -> int | None:

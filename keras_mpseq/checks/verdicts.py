@@ -19,6 +19,7 @@ def found(
     *,
     severity: str = "",
     proof: str = "",
+    why: str = "",
     fix: str = "",
     confidence: str = "proved",
 ) -> Finding:
@@ -31,7 +32,8 @@ def found(
         place: In the user's code; None means where `__getitem__` is defined, if that is known.
         severity: Empty means the rule's own.
         proof: What was seen.
-        fix: What to do here.
+        why: What goes wrong here; empty means what the rule says.
+        fix: What to do here; empty means what the rule says.
         confidence: What was run is proved; what only follows from the kinds of members is certain.
     """
     place = place or evidence.about.def_place
@@ -48,15 +50,21 @@ def found(
         class_name=evidence.parts.class_name,
         chain=chain,
         proof=proof,
+        why=why,
         fix=fix,
     )
 
 
 def batches(indices: Sequence[int], one: str, many: str) -> str:
     """Return batches with the verb that fits: `seq[3] differs`, or `seq[0], seq[1], seq[2] and 4 more differ`."""
+    return f"{named_batches(indices)} {one if len(indices) == 1 else many}"
+
+
+def named_batches(indices: Sequence[int]) -> str:
+    """Return batches as a sentence lists them: `seq[0], seq[1], seq[2] and 4 more`."""
     named = [f"seq[{index}]" for index in indices[:_MOST_NAMED]]
     rest = len(indices) - len(named)
-    return are([*named, *([f"{rest} more"] if rest else [])], one, many)
+    return listed([*named, *([f"{rest} more"] if rest else [])])
 
 
 def listed(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keras_mpseq.reporting import Results
 
 BAD_CALL = 2
-"""Exit code of a mistake in the call."""
+"""Exit code of a mistake in the call, and of what nobody foresaw: never that of findings."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,15 +91,10 @@ def flat(lists: Sequence[Sequence[str]] | None) -> list[str] | None:
 
 def tell(results: Results, format: str | None) -> None:
     """Write *results* to standard output, in colour if that is a terminal."""
-    from keras_mpseq.reporting import render
+    from keras_mpseq.reporting import coloured, render
 
     default = "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "full"
     write(render(results, format or default, colour=coloured()))
-
-
-def coloured() -> bool:
-    """Tell whether standard output takes colours, as far as the environment lets it (https://no-color.org)."""
-    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
 
 def write(text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_mpseq.cli.arguments import Commands, add_selection, flat, int_between, seconds, tell
-from keras_mpseq.errors import MpseqError
+from keras_mpseq.errors import MpseqError, is_interrupt, user_error
 from keras_mpseq.findings import Finding
 
 _MOST = 1_000
@@ -65,11 +65,13 @@ def run(options: argparse.Namespace) -> int:
         samples=options.samples,
         epochs=options.epochs,
         select=settings.select,
+        ignore=overrides.ignore,
         lint=options.lint,
+        heavy_state_limit=settings.heavy_state_limit,
         timeout=options.timeout,
     )
     sources = Sources()
-    wanted = [finding for finding in report.findings if finding.code in settings.select]
+    wanted = [finding for finding in report.findings if not select.is_ignored_there(finding, settings)]
     findings = [_relative(finding) for finding in sorted(select.uncovered(wanted, sources), key=by_place)]
     tell(Results(findings=findings, classes=1, unverified=report.unverified, sources=sources), options.output_format)
     return int(select.failing(findings, settings.fail_level) and not options.exit_zero)
@@ -110,12 +112,14 @@ def imported(target: str) -> Any:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     try:
         value: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+    except BaseException as error:  # The wall around the user's module.
+        if is_interrupt(error):
             raise
-        raise MpseqError(
-            f"There is no module {module!r}", remedy=f"Name one that can be imported from {folder}."
-        ) from error
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module}.".startswith(f"{missing}."):
+            remedy = f"Name one that can be imported from {folder}."
+            raise MpseqError(f"There is no module {module!r}", remedy=remedy) from error
+        raise user_error(f"Importing {module!r}", error) from error
     for part in name.split("."):
         if not hasattr(value, part):
             raise MpseqError(f"{module!r} has no {name!r}", remedy="Name a sequence, its class, or a function.")

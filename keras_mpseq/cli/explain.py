@@ -6,8 +6,9 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from keras_mpseq.cli.arguments import Commands, coloured, write
+from keras_mpseq.cli.arguments import Commands, write
 from keras_mpseq.errors import MpseqError
+from keras_mpseq.reporting import coloured
 from keras_mpseq.rules import RULES, Rule
 
 _FOUND_BY = {(True, True): "lint and check", (True, False): "lint", (False, True): "check", (False, False): "nobody"}

@@ -50,6 +50,11 @@ def run(options: argparse.Namespace) -> int:
     for path in paths:
         if not path.exists():
             raise MpseqError(f"There is no file or folder {str(path)!r}", remedy="Name one that exists.")
+        if path.suffix == ".ipynb" and path.is_file():
+            raise MpseqError(
+                f"{str(path)!r} is a notebook, and lint reads Python files",
+                remedy="Call keras_mpseq.check() in it, or write its code to a file: jupyter nbconvert --to script.",
+            )
     overrides = config.Overrides(
         select=flat(options.select),
         ignore=flat(options.ignore) or [],

@@ -1,6 +1,7 @@
 """The command line of keras_mpseq: arguments to a command, errors to a sentence and an exit code.
 
-0 is success, 1 findings, or a demo that did not hold what it promises, 2 a mistake in the call or its surroundings.
+0 is success, 1 findings, or a demo that did not hold what it promises, 2 a mistake in the call, its surroundings, or
+in this package.
 What a command needs is imported when it is called, so that `--help` does not wait for Keras.
 """
 
@@ -45,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"keras-mpseq: {error}", file=sys.stderr)
             return BAD_CALL
         traceback.print_exc()
-        return 1
+        print(
+            "keras-mpseq: This is a mistake of keras-mpseq itself. Please report it with the lines above.",
+            file=sys.stderr,
+        )
+        return BAD_CALL
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -302,15 +302,19 @@ class Analysis:
             self._globals[key] = value._replace(roots=frozenset(), taints=frozenset(), const=const)
         return self._globals[key]
 
-    def _once(self, module: Module, node: ast.expr) -> Value:
+    @staticmethod
+    def module_function(module: Module, node: ast.expr) -> Function:
+        """Return a function of a module that does nothing but return an expression."""
         around = ast.FunctionDef(
             name="<module>",
             args=ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]),
             body=[ast.copy_location(ast.Return(node), node)],
             decorator_list=[],
         )
-        function = Function("<module>", ast.copy_location(around, node), module.scope)
+        return Function("<module>", ast.copy_location(around, node), module.scope)
+
+    def _once(self, module: Module, node: ast.expr) -> Value:
         try:
-            return Statements(self, function, {}).run().returns
+            return Statements(self, self.module_function(module, node), {}).run().returns
         except RecursionError:
             return NOTHING

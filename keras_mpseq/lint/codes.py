@@ -30,8 +30,8 @@ def codes_of(
     Raises:
         MpseqError: A selector means no rule.
     """
-    wanted = [_OWN, *([ALL] if select is None else select), *extend]
-    refused = list(ignore)
+    wanted = [_OWN, *([ALL] if select is None else several(select)), *extend]
+    refused = list(several(ignore))
     matching([*wanted, *refused])
     taken = set()
     for code, rule in RULES.items():
@@ -48,7 +48,7 @@ def matching(selectors: Iterable[str]) -> frozenset[str]:
         MpseqError: A selector means no rule.
     """
     found: set[str] = set()
-    for selector in selectors:
+    for selector in several(selectors):
         meant = {code for code in RULES if _weight([selector], code) >= 0}
         if not meant:
             raise MpseqError(
@@ -57,6 +57,11 @@ def matching(selectors: Iterable[str]) -> frozenset[str]:
             )
         found |= meant
     return frozenset(found)
+
+
+def several(selectors: Iterable[str]) -> Iterable[str]:
+    """Return selectors as they are; of one alone, which is easily written without a list, a list."""
+    return [selectors] if isinstance(selectors, str) else selectors
 
 
 def _weight(selectors: Iterable[str], code: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keras_mpseq.errors import MpseqError
-from keras_mpseq.findings import SEVERITIES
+from keras_mpseq.findings import HEAVY, SEVERITIES
 from keras_mpseq.lint.codes import codes_of, matching, nearest
 
 if sys.version_info >= (3, 11):
@@ -43,6 +43,7 @@ class Config:
         start_method: That of the workers, if it is known.
         baseline: File with findings that are known.
         require_reason: Suppressions count only if a reason stands behind them.
+        heavy_state_limit: Bytes from which an attribute is too heavy for `check`.
     """
 
     root: Path = field(default_factory=Path.cwd)
@@ -55,6 +56,7 @@ class Config:
     start_method: str | None = None
     baseline: Path | None = None
     require_reason: bool = False
+    heavy_state_limit: int = HEAVY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def load(file: Path | None, overrides: Overrides | None = None) -> Config:
         start_method=table.text("assume-start-method", _START_METHODS),
         baseline=overrides.baseline or (root / baseline if baseline else None),
         require_reason=table.flag("require-reason"),
+        heavy_state_limit=table.nbytes("heavy-state-limit", HEAVY),
     )
     table.end()
     return config
@@ -146,6 +149,12 @@ class _Table:
     def flag(self, key: str) -> bool:
         value = self._take(key, False)
         return value if isinstance(value, bool) else self._refuse(key, value, "true or false")
+
+    def nbytes(self, key: str, default: int) -> int:
+        value = self._take(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            self._refuse(key, value, "a number of bytes")
+        return value
 
     def text(self, key: str, accepted: Sequence[str] = ()) -> str | None:
         value = self._take(key, None)

@@ -48,6 +48,8 @@ def _member(view: View, report: Report, method: Function, effect: Effect, named:
         return
     confidence = "certain" if method.name == "__init__" else "likely"
     for code, text in HANDLES.items():
+        if code == "SEQ601" and view.is_safe:
+            continue  # Our workers map the file themselves.
         if kinds & view.tables.sets[f"resources.{code}"]:
             named.add((code, attr))
             severity = "warning" if kinds & {"session"} and not kinds & {"file"} else ""

@@ -25,6 +25,8 @@ def detect(module: Module, analysis: Analysis, report: Report) -> None:
 
 def _entry_points(module: Module, sequences: Sequence[Class], analysis: Analysis, report: Report) -> None:
     """Calls that would run again in every worker that imports this file anew."""
+    # Our own workers import no script.
+    sequences = [cls for cls in sequences if not analysis.hierarchy.is_own(cls)]
     names = {cls.name for cls in sequences if cls.scope is module.scope}
     made = {
         target.id
@@ -75,7 +77,7 @@ def _starts_workers(node: ast.Call, names: set[str], module: Module, analysis: A
     head, _, rest = dotted.partition(".")
     refs = analysis.project.name_in(module.scope, head).refs if head else frozenset()
     full = {f"{ref}.{rest}" if rest else ref for ref in refs}
-    if attr not in tables.sets["effects.fits"] and not full & tables.sets["effects.loaders"]:
+    if attr not in tables.sets["effects.fits"] or any(name.startswith("keras_mpseq.") for name in full):
         return False
     values = [*node.args, *(keyword.value for keyword in node.keywords)]
     return any(_mentions(value, names) for value in values)

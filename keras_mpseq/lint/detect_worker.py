@@ -17,6 +17,9 @@ DRAWN = {
     "torch": ("SEQ402", "draws from torch's global generator"),
     "augmenter": ("SEQ402", "augments with a generator of its own library"),
 }
+SEEDED = ("numpy", "table", "python")
+"""What our workers seed for each batch."""
+ONLY_OURS = "the numbers are the same for any number of our workers, and for nobody else's"
 
 
 def detect(view: View, report: Report) -> None:
@@ -68,8 +71,13 @@ def _restored(view: View) -> set[tuple[str, str, str]]:
 def _draw(view: View, report: Report, effect: Effect) -> None:
     flag = next((name for name in ("table", *DRAWN) if name in effect.flags), "python")
     code, text = DRAWN[flag]
-    confidence = "likely" if "likely" in effect.flags else "certain"
-    report.at(code, effect, f"{effect.detail} {text} while serving a batch", view.cls.name, confidence=confidence)
+    message = f"{effect.detail} {text} while serving a batch"
+    if view.is_safe and flag in SEEDED:
+        message += ", which only our own workers make safe"
+        report.at(code, effect, message, view.cls.name, severity="info", why=ONLY_OURS)
+    else:
+        confidence = "likely" if "likely" in effect.flags else "certain"
+        report.at(code, effect, message, view.cls.name, confidence=confidence)
 
 
 def _generator(view: View, report: Report, effect: Effect) -> None:

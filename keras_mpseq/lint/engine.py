@@ -26,6 +26,7 @@ from keras_mpseq.lint import (
 from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.files import Source, UnreadableError, discover, module_name, read
 from keras_mpseq.lint.hierarchy import Hierarchy
+from keras_mpseq.lint.jobs import jobs
 from keras_mpseq.lint.model import Class, Module
 from keras_mpseq.lint.project import Project
 from keras_mpseq.lint.report import Report
@@ -55,6 +56,7 @@ DETECTORS = (
     detect_contract.detect,
     detect_code.detect,
 )
+OF_JOBS = (detect_state.detect, detect_worker.detect, detect_code.detect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +184,10 @@ def _run(
     unresolved: dict[tuple[str, int, str], Unresolved] = {}
     for cls in classes:
         _look_at(cls, analysis, report, unresolved)
-    linted.unresolved = list(unresolved.values())
     for module in project.parsed():
         _guarded(module, analysis, report)
+        _look_at_jobs(module, analysis, report, unresolved)
+    linted.unresolved = list(unresolved.values())
     failures += [(source.path, error) for source, error in project.failures]
     for path, error in failures:
         site = Site(path, error.line, error.column, error.line, error.column + 1, "")
@@ -208,8 +211,25 @@ def _look_at(
         site = cls.module.site(cls.node)
         report.add("SEQ000", site, f"class {cls.name} is nested too deeply to be followed", cls=cls.name)
         return
+    _not_followed(view, unresolved)
+
+
+def _not_followed(view: View, unresolved: dict[tuple[str, int, str], Unresolved]) -> None:
     for place, text in view.unresolved:
-        unresolved.setdefault((place.path, place.line, text), Unresolved(place.path, place.line, text, cls.name))
+        unresolved.setdefault((place.path, place.line, text), Unresolved(place.path, place.line, text, view.cls.name))
+
+
+def _look_at_jobs(
+    module: Module, analysis: Analysis, report: Report, unresolved: dict[tuple[str, int, str], Unresolved]
+) -> None:
+    """Report what is wrong with functions that our workers run."""
+    try:
+        for view in jobs(module, analysis):
+            for detect in OF_JOBS:
+                detect(view, report)
+            _not_followed(view, unresolved)
+    except RecursionError:
+        report.add("SEQ000", Site(module.path, 1, 1, 1, 2, ""), "the file is nested too deeply to be followed")
 
 
 def _guarded(module: Module, analysis: Analysis, report: Report) -> None:

@@ -53,6 +53,9 @@ class Plugin:
         """Yield line, column from 0, text and this class for each finding that no comment suppresses."""
         comments = suppressions.read(self._path, self._source)
         for finding in (*lint_source(self._source, self._path).findings, *comments.wrong):
-            if RULES[finding.code].stable and not comments.cover(finding):
+            rule = RULES[finding.code]
+            # A rule that is on reports what is only a note here as well: flake8 could not tell them apart.
+            note = finding.severity == "info" != rule.severity
+            if rule.stable and not note and not comments.cover(finding):
                 text = f"{finding.code} {finding.name}: {finding.message}"
                 yield finding.line or 1, (finding.column or 1) - 1, text, type(self)

@@ -85,10 +85,13 @@ def matches(path: str, pattern: str, root: Path) -> bool:
 
 
 def _wanted(finding: Finding, config: Config) -> bool:
-    if finding.code not in config.select:
-        return False
+    return finding.code in config.select and not is_ignored_there(finding, config)
+
+
+def is_ignored_there(finding: Finding, config: Config) -> bool:
+    """Tell whether `per-file-ignores` names the finding's file and code."""
     path = finding.path
-    return path is None or not any(
+    return path is not None and any(
         finding.code in codes and matches(path, pattern, config.root) for pattern, codes in config.per_file_ignores
     )
 

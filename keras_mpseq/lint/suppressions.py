@@ -2,7 +2,7 @@
 
 A comment covers the statement that it stands on, or the next one if it has a line of its own. On the line of a `def`
 or `class` it covers the whole body; `# seq: ignore-file[...]` covers the file. `# noqa: SEQ205` counts as well, for
-the line. Comments are found by tokens, so that strings that look like one are none.
+the line; `mpseq:` says the same as `seq:`. Comments are found by tokens, so that strings that look like one are none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras_mpseq.findings import Finding
 from keras_mpseq.lint.codes import nearest
 from keras_mpseq.rules import RULES
 
-_OURS = re.compile(r"#\s*seq:\s*(?P<rest>.*)", re.IGNORECASE)
+_OURS = re.compile(r"#\s*(?:mp)?seq:\s*(?P<rest>.*)", re.IGNORECASE)
 _FORM = re.compile(r"(?P<kind>ignore|ignore-file)\s*\[(?P<codes>[^\]]*)\](?P<reason>.*)")
 _NOQA = re.compile(r"#\s*noqa\s*:\s*(?P<codes>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*)", re.IGNORECASE)
 _UNUSED, _UNKNOWN = "SEQ001", "SEQ002"

@@ -103,6 +103,11 @@ class View:
             self.parent_reads.setdefault(attr, set()).add(method.name)
 
     @property
+    def is_safe(self) -> bool:
+        """Whether our workers, which seed the global generators for each batch, are the only ones to build it."""
+        return self.analysis.hierarchy.is_own(self.cls)
+
+    @property
     def index(self) -> str:
         """The name of the index that `__getitem__` takes."""
         return self.analysis.index_name(self.getitem) if self.getitem else ""

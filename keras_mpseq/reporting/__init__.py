@@ -6,13 +6,15 @@ What needs rich is imported when text for people is written: programs that ask f
 from __future__ import annotations
 
 import io
+import os
+import sys
 from collections.abc import Callable
 
 from keras_mpseq.reporting import ci, machine, sarif
 from keras_mpseq.reporting.results import NotFollowed, Results, by_place
 from keras_mpseq.reporting.sources import Sources, fingerprints
 
-__all__ = ["FORMATS", "NotFollowed", "Results", "Sources", "by_place", "fingerprints", "render", "to_html"]
+__all__ = ["FORMATS", "NotFollowed", "Results", "Sources", "by_place", "coloured", "fingerprints", "render", "to_html"]
 
 _PROGRAMS: dict[str, Callable[[Results], str]] = {
     "json": machine.to_json,
@@ -24,6 +26,11 @@ _PROGRAMS: dict[str, Callable[[Results], str]] = {
 }
 FORMATS = ("full", "concise", *_PROGRAMS)
 """Names of the formats."""
+
+
+def coloured() -> bool:
+    """Tell whether standard output takes colours, as far as the environment lets it (https://no-color.org)."""
+    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
 
 def render(results: Results, format: str = "full", *, colour: bool = False) -> str:

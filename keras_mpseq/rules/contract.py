@@ -189,7 +189,8 @@ class OverlappingOrMissing(Rule):
 
     ## What it does
     Finds slices `[index : index + batch_size]`, which begin a batch one sample after the last one, not one batch.
-    `check` compares the rows of all batches it builds.
+    `check` compares the rows of neighbouring batches: half or more at the end of one, again at the beginning of the next.
+    Rows that no batch has are not looked for: a part of the data may be left out on purpose, for validation.
 
     ## Why it matters
     An epoch of four batches of two samples then has five different samples instead of eight, and nothing fails.

@@ -10,6 +10,7 @@ class NumpyGlobalRng(Rule):
 
     ## What it does
     Finds `np.random.randint`, `np.random.shuffle`, `np.random.choice` and all other draws from the global state, in `__getitem__` and in all that it calls, also where such a function is stored on `self`.
+    In a `SafeSequence` it is a note: our workers seed the state for each batch.
 
     ## Why it matters
     Forked workers begin with the same state and draw the same numbers: in one measurement, eight batches had two different sets of numbers.
@@ -74,6 +75,7 @@ class ProcessGlobalRng(Rule):
     ## What it does
     Finds draws from the module `random`, from the global state of torch and TensorFlow, and pipelines of imgaug and albumentations that draw from one of them, in `__getitem__` and in all that it calls.
     A member of unknown class that is called as `self.augment(image=x)`, or whose method `augment_images` is called, is taken for such a pipeline, and reported as `likely`.
+    In a `SafeSequence` the module `random` is a note: our workers seed it for each batch.
 
     ## Why it matters
     Python seeds `random` anew in a forked worker, so that numbers are not repeated there.

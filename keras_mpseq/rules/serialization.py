@@ -282,6 +282,7 @@ class UnguardedEntryPoint(Rule):
 
     ## What it does
     Finds calls at the top level of a module, such as `model.fit(Batches())`, that start workers, in the file that defines the class.
+    A `SafeSequence`, and what is called in `keras_mpseq`, is not reported: our workers do not import `__main__`.
 
     ## Why it matters
     A spawned worker imports the script to find the class in it.
@@ -338,7 +339,6 @@ class UnguardedEntryPoint(Rule):
 
     ## Known false alarms
     Code that was exported from a notebook and runs in one process only.
-    Workers of `keras_mpseq` do not import `__main__`.
     """
 
     code = "SEQ105"

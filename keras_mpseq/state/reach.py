@@ -67,6 +67,12 @@ class UserCode:
             self._known[filename] = self._owns(filename)
         return self._known[filename]
 
+    def owns_frame(self, frame: types.FrameType) -> bool:
+        """Tell whether the code that runs in *frame* is the user's; what `exec` made is its module's."""
+        filename = frame.f_code.co_filename
+        module = frame.f_globals.get("__file__") if filename.startswith("<") else None
+        return self.owns(filename) and (module is None or self.owns(str(module)))
+
     def _owns(self, filename: str) -> bool:
         if filename.endswith((".pyx", ".pxd")):  # Frames of Cython.
             return False
