@@ -37,6 +37,8 @@ class Pool:
         self.epochs = Epochs(sequence, options)
         self.delivered = self.skipped = 0
         self._pid = os.getpid()
+        self._beginning = threading.RLock()
+        """From `on_epoch_begin` until the state that it left is sent: it is no other epoch's."""
         self._turn = threading.Condition()
         self._driver: int | None = None
         """The thread that waits in the backend."""
@@ -54,7 +56,8 @@ class Pool:
         self._check_open()
         with self._whole():
             self._end_dropped()
-        return self._start(self.epochs.begin())
+        with self._beginning:
+            return self._start(self.epochs.begin())
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:

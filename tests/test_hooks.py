@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from keras_mpseq import (
     per_worker,
     to_dataset,
 )
+from keras_mpseq.epochs import Begun, Epochs
 from tests.conftest import alarm, open_targets
 from tests.sequences import (
     Calling,
@@ -313,6 +315,29 @@ def test_state_that_changes_back_and_forth_takes_no_more_memory() -> None:
         assert len(set(counts[2:])) == 1
         # A worker that has not heard yet that a version may go has four descriptors more: two for each of two parts.
         assert all(last <= early + 4 for early, last in zip(opened[2], opened[-1], strict=True)), opened
+
+
+def test_epochs_that_begin_in_two_threads_have_each_its_own_state(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = threading.Event()
+    other: list[Any] = []
+    begin = Epochs.begin
+
+    def begin_two(epochs: Epochs) -> Begun:
+        begun = begin(epochs)
+        if begun.number:
+            began.set()
+        else:  # After the hook, and before the state that it left is sent.
+            thread.start()
+            began.wait(0.2)  # In vain: the other has to wait.
+        return begun
+
+    monkeypatch.setattr(Epochs, "begin", begin_two)
+    with Loader(Hooked(log), workers=2) as loader, alarm("The threads wait for each other."):
+        thread = threading.Thread(target=lambda: other.extend(loader))
+        mine = list(loader)
+        thread.join()
+    assert [set(batch[1:].tolist()) for batch in mine] == [{0, 1}] * 6
+    assert [batch[1:3].tolist() for batch in other] == [[1, 2]] * 6
 
 
 def test_an_epoch_keeps_the_state_that_it_began_with() -> None:

@@ -86,7 +86,7 @@ def run(script: Script) -> Report:
     report = Report(script.seed)
     before = Census.taken()
     trace = Trace()
-    faulthandler.dump_traceback_later(10 * LIMIT_S, exit=True)  # For the case that no Python code runs at all.
+    faulthandler.dump_traceback_later(60 * LIMIT_S, exit=True)  # For the case that no Python code runs at all.
     try:
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Keeper() as keeper:
             injector = trace.injector = Injector(
