@@ -104,6 +104,15 @@ def test_small_batches_before_larger_ones() -> None:
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
+def test_one_that_fits_alone_behind_small_ones(in_place: bool) -> None:
+    """A task of many small batches ends before the one that finds no room behind them; that is built by itself."""
+    sizes = ((500,) * 150 + (126_000,)) * 2 + (500,) * 50
+    with Loader(OfSizes(sizes, in_place), workers=2, max_bytes=1 << 20) as loader:
+        for _ in range(2):
+            assert_right(bounded(loader, 1 << 20, hold=False), sizes)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["copied", "in place"])
 @pytest.mark.parametrize("max_bytes", [1, PAGE - 1, PAGE, NEED - 1])
 def test_too_little_for_one_batch(max_bytes: int, in_place: bool) -> None:
     with Loader(OfSizes((BATCH,) * 3, in_place), workers=2, max_bytes=max_bytes) as loader:
