@@ -8,6 +8,7 @@ could not learn it otherwise.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import os
@@ -93,7 +94,14 @@ def _be_template(channel: Channel, setup: Setup, fds: list[int], stack: int) -> 
     gc.collect()
     gc.freeze()  # Collections in the workers would write to, and so copy, every page of what is shared.
     threads = _thread_count()
-    channel.send(Loaded(threads))
+    try:
+        channel.send(Loaded(threads))
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        from keras_mpseq.worker import die_cut_off
+
+        die_cut_off()  # The user's code closed the channel.
     if threads == 1:
         Template(channel, setup, slots, sequence).serve()
 

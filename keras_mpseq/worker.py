@@ -304,9 +304,14 @@ def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], s
     worker = Worker(number, channel, setup, slots, sequence)
     worker.run()
     flush()
-    if worker.cut_off:  # The same end as for a worker that has not noticed yet; see LocalBackend.
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGHUP)
+    if worker.cut_off:
+        die_cut_off()
+
+
+def die_cut_off() -> None:
+    """End as a process does that has not noticed yet that its channel is closed; see LocalBackend."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGHUP)
 
 
 def flush() -> None:
