@@ -29,8 +29,11 @@ test: $(VENV)/has-dev
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(MAKE) --jobs=2 --output-sync=target pytest-of-processes pytest-of-the-rest
+	$(BIN)/python -m pytest $(OF_TIME)
 
-# Two at a time, because the first waits most of its time: for timeouts, and for processes to end.
+# Two at a time, because the first waits most of its time: for timeouts, and for processes to end. By itself what tells
+# who waits for whom, training or data: it needs both cores.
+OF_TIME := tests/test_monitor.py
 OF_PROCESSES := tests/chaos tests/scenarios $(addprefix tests/test_,$(addsuffix .py,channel diagnosis faults identical \
 	interrupts lifecycle max_bytes order parent_ends pressure recycling scripts security slots))
 
@@ -39,7 +42,7 @@ pytest-of-processes:
 	$(TEST_AS_MACOS)
 
 pytest-of-the-rest:
-	$(BIN)/python -m pytest $(OF_PROCESSES:%=--ignore=%)
+	$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(OF_PROCESSES) $(OF_TIME))
 
 test-as-macos: $(VENV)/has-dev
 	$(TEST_AS_MACOS)
