@@ -27,6 +27,7 @@ from keras_mpseq.errors import PoolClosedError, UnsupportedLeafError, UserCodeEr
 from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
 from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, shard_length
+from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.run import Parts
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 
@@ -70,6 +71,7 @@ def to_dataset(
     strict: bool = False,
     varying_length: bool = False,
     backend: str = "local",
+    ray: RayOptions | None = None,
     launcher: str | None = None,
     slow_warning_s: float | None = SLOW_WARNING_S,
     max_tasks_per_worker: int | None = None,
@@ -98,7 +100,8 @@ def to_dataset(
         worker_threads: Threads of numeric libraries in each worker.
         strict: Raise when `__getitem__` changes the sequence.
         varying_length: The number of batches may differ from epoch to epoch; the dataset then has no cardinality.
-        backend: "local".
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`; None takes what `RayOptions` takes by itself.
         launcher: "template" or "spawn".
         slow_warning_s: Seconds after which a batch that is still being built is logged.
         max_tasks_per_worker: Batches after which a worker is replaced by a fresh process.
@@ -130,6 +133,7 @@ def to_dataset(
         worker_threads=worker_threads,
         strict=strict,
         backend=backend,
+        ray=ray,
         launcher=launcher,
         slow_warning_s=slow_warning_s,
         max_tasks_per_worker=max_tasks_per_worker,

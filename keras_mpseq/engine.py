@@ -70,7 +70,11 @@ _COPY_BELOW = 1 << 15
 
 def _workplace(options: Options) -> Workplace:
     """Return where workers are to be."""
-    return LocalWorkplace(options)
+    if options.ray is None:
+        return LocalWorkplace(options)
+    from keras_mpseq.ray_backend import RayWorkplace  # Not above: Ray is an extra, and takes half a second.
+
+    return RayWorkplace(options)
 
 
 class Engine:

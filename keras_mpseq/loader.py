@@ -18,6 +18,7 @@ from keras_mpseq.options import (
     length_of,
     shard_length,
 )
+from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.run import Feed, Iteration, Source, Stats
 from keras_mpseq.serial import Serial
 
@@ -87,7 +88,8 @@ class Loader:
         max_bytes: Bound on the shared memory for batches; None means a quarter of the machine's memory.
         worker_threads: Threads that numeric libraries may use in each worker.
         strict: Compare the sequence before and after each call, and raise when `__getitem__` changed it.
-        backend: "local".
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`; None takes what `RayOptions` takes by itself.
         launcher: "template" (fork from a clean process, Linux) or "spawn"; None means what the platform has.
         slow_warning_s: Seconds after which a batch that is still being built is logged, once for each index, with the
             line at which the worker's code is; None means never. Nothing is stopped by it.
@@ -128,6 +130,7 @@ class Loader:
         worker_threads: int = 1,
         strict: bool = False,
         backend: str = "local",
+        ray: RayOptions | None = None,
         launcher: str | None = None,
         slow_warning_s: float | None = SLOW_WARNING_S,
         max_tasks_per_worker: int | None = None,
@@ -150,6 +153,7 @@ class Loader:
             worker_threads=worker_threads,
             strict=strict,
             backend=backend,
+            ray=ray,
             launcher=launcher,
             slow_warning_s=slow_warning_s,
             max_tasks_per_worker=max_tasks_per_worker,

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 from numpy.typing import DTypeLike, NDArray
 
 from keras_mpseq.limits import Limits
+from keras_mpseq.ray_options import RayOptions
 
 T = TypeVar("T")
 
@@ -77,6 +78,10 @@ class Safe:
     workers: Any
     _limits: Limits
     """In `fit`, `evaluate` and `predict`."""
+    _backend: str
+    """As `_limits`."""
+    _ray: RayOptions | None
+    """As `_limits`."""
 
 
 class Local:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_mpseq.errors import SequenceLengthError, cut, named
-from keras_mpseq.limits import SLOW_WARNING_S, Limits
+from keras_mpseq.limits import SLOW_WARNING_S, Limits, check_among
 from keras_mpseq.local import Safe
 from keras_mpseq.machine import cores, memory
+from keras_mpseq.ray_options import RayOptions, checked_for
 from keras_mpseq.spec import ElementSpec
 
 Partition = Literal["dynamic", "block", "stride"]
@@ -48,6 +49,8 @@ class Options:
     first_epoch: int = 0
     doubles: np.dtype[Any] | None = None
     """What float64 leaves become, without a copy of their own; None leaves them."""
+    ray: RayOptions | None = None
+    """Of the cluster on which workers run; None for this machine."""
 
 
 def checked(
@@ -72,6 +75,7 @@ def checked(
     slow_warning_s: float | None = SLOW_WARNING_S,
     max_tasks_per_worker: int | None = None,
     most_workers: int | None = None,
+    ray: RayOptions | None = None,
 ) -> Options:
     """Return the options of a pipeline over *sequence*, or raise on the first that is wrong.
 
@@ -81,11 +85,7 @@ def checked(
         ImportError: The backend needs a package that is not installed.
     """
     check_sequence(sequence)
-    check_among("backend", backend, ("local", "ray"))
-    if backend == "ray":
-        raise ImportError(
-            'backend="ray" needs keras_mpseq[ray]: pip install "keras_mpseq[ray]", or use backend="local".'
-        )
+    on_ray = checked_for(backend, ray)
     check_among("partition", partition, ("dynamic", "block", "stride"))
     check_among("on_error", on_error, ("raise", "skip"))
     for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
@@ -94,6 +94,8 @@ def checked(
     if most_workers is not None:
         count = min(count, most_workers)
     limits = Limits.checked(timeout, slow_warning_s, max_tasks_per_worker)
+    if launcher is not None and on_ray is not None:
+        raise ValueError(f'launcher must be None with backend="ray", got {launcher!r}: Ray starts the workers.')
     if launcher is not None:
         check_among("launcher", launcher, ("template", "spawn"))
         if launcher == "template" and default_launcher() != "template":
@@ -118,6 +120,7 @@ def checked(
         worker_threads=check_int("worker_threads", worker_threads, 1),
         strict=bool(strict) or (isinstance(sequence, Safe) and bool(sequence.strict)),
         launcher=launcher or default_launcher(),
+        ray=on_ray,
     )
 
 
@@ -222,13 +225,6 @@ def _shard(shard: tuple[int, int]) -> tuple[int, int]:
     ):
         return int(shard[0]), int(shard[1])
     raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}.")
-
-
-def check_among(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    """Raise ValueError unless *value* is one of *accepted*."""
-    if not isinstance(value, str) or value not in accepted:
-        known = ", ".join(f'"{one}"' for one in accepted)
-        raise ValueError(f"{name} must be one of {known}, got {value!r}.")
 
 
 def check_int(name: str, value: Any, least: int) -> int:

@@ -52,7 +52,7 @@ class Pipeline:
             prefetch=ahead or None,
             shuffle=shuffle and length_of(x) is not None,
             element_spec=getattr(x, "element_spec", None),
-            **(x._limits._asdict() if isinstance(x, Safe) else {}),
+            **({**x._limits._asdict(), "backend": x._backend, "ray": x._ray} if isinstance(x, Safe) else {}),
         )
         doubles = np.dtype(floatx)
         first = session.first_epoch(x) if session else 0

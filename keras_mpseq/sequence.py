@@ -18,6 +18,7 @@ from keras_mpseq import role
 from keras_mpseq.limits import SLOW_WARNING_S, Limits
 from keras_mpseq.local import Safe, context, local_of
 from keras_mpseq.order import rng_of
+from keras_mpseq.ray_options import RayOptions, checked_for
 
 if TYPE_CHECKING or role.in_worker:
 
@@ -71,9 +72,13 @@ class SafeSequence(_Base, Safe):
             may take before its worker is replaced.
         slow_warning_s: Seconds after which a batch that is still being built is logged.
         max_tasks_per_worker: Batches after which a worker is replaced by a fresh process.
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`.
 
     Raises:
+        TypeError: *ray* is none of our options.
         ValueError: An argument is out of its range.
+        ImportError: Ray is not installed.
 
     Example:
         ```python
@@ -97,6 +102,7 @@ class SafeSequence(_Base, Safe):
         self.seed = 0
         self.strict = False
         self._limits = Limits()
+        self._backend, self._ray = "local", None
         self._workers = 1
         self._use_multiprocessing = None
         self._max_queue_size = 10
@@ -113,6 +119,8 @@ class SafeSequence(_Base, Safe):
         timeout: float | None = None,
         slow_warning_s: float | None = SLOW_WARNING_S,
         max_tasks_per_worker: int | None = None,
+        backend: str = "local",
+        ray: RayOptions | None = None,
     ) -> None:
         """Store the settings; processes start when the sequence is iterated."""
         for name, value, least in (
@@ -127,6 +135,7 @@ class SafeSequence(_Base, Safe):
         if not isinstance(strict, (bool, np.bool_)):
             raise ValueError(f"strict must be True or False, got {strict!r}.")
         limits = Limits.checked(timeout, slow_warning_s, max_tasks_per_worker)
+        on_ray = checked_for(backend, ray)
         super().__init__(
             workers=workers,
             use_multiprocessing=use_multiprocessing,  # type: ignore[arg-type]
@@ -135,6 +144,7 @@ class SafeSequence(_Base, Safe):
         self.seed = int(seed)
         self.strict = bool(strict)
         self._limits = limits
+        self._backend, self._ray = backend, on_ray
 
     @property
     def epoch(self) -> int:

@@ -290,6 +290,10 @@ class Slot:
             np.copyto(self.empty(array.shape, kind), array, casting="same_kind")
         return Leaf(offset, array.shape, array.size * kind.itemsize)
 
+    def written(self, start: int) -> NDArray[np.uint8]:
+        """Return what lies in the slot from *start* on, up to where the task has come."""
+        return self._maps[-1][start : self._end]
+
     # --- the pool's side ---
 
     def arrays(self, leaves: Iterable[Leaf], dtypes: Iterable[np.dtype[Any]], copy: bool) -> list[NDArray[Any]]:
@@ -314,15 +318,8 @@ class Slot:
         *ended* must be a function in C (decision S17).
         """
         end = max((leaf.offset + leaf.nbytes for leaf in leaves), default=0)
-        lease = Lease(self._memory(end))
-        self._lease_end = LeaseEnd(lease, ended)
-        self._lease_end.number = number  # Before the arrays are anybody's.
-        memory = np.asarray(lease)
-        del lease
-        return [
-            memory[leaf.offset : leaf.offset + leaf.nbytes].view(dtype).reshape(leaf.shape)
-            for leaf, dtype in zip(leaves, dtypes, strict=True)
-        ]
+        self._lease_end, arrays = leased(self._memory(end), leaves, dtypes, number, ended)
+        return arrays
 
     def _memory(self, end: int) -> NDArray[np.uint8]:
         if end > self.capacity:
@@ -362,3 +359,22 @@ class LeaseEnd(weakref.ref[Lease]):
 
     __slots__ = ("number",)
     number: int
+
+
+def leased(
+    memory: NDArray[np.uint8],
+    leaves: Iterable[Leaf],
+    dtypes: Iterable[np.dtype[Any]],
+    number: int,
+    ended: Callable[[LeaseEnd], object],
+) -> tuple[LeaseEnd, list[NDArray[Any]]]:
+    """Return the end of a lease on *memory*, to be kept until it has come, and the arrays; see `Slot.leased`."""
+    lease = Lease(memory)
+    end = LeaseEnd(lease, ended)
+    end.number = number  # Before the arrays are anybody's.
+    base = np.asarray(lease)
+    del lease
+    return end, [
+        base[leaf.offset : leaf.offset + leaf.nbytes].view(dtype).reshape(leaf.shape)
+        for leaf, dtype in zip(leaves, dtypes, strict=True)
+    ]

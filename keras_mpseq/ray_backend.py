@@ -1,0 +1,556 @@
+"""Workers as actors on Ray. Ray runs, places and watches processes; the pool decides on retries, as on this machine.
+
+Answers of calls are heard in a thread of Ray's, which puts them into a queue and writes to the wake-up pipe: there is
+one wait for everything. Ray is told to restart and to repeat nothing. One call of each actor is never answered; when it
+fails, the actor is gone, whether it had something to do or not.
+
+How far a task of several batches was when its actor died nobody knows. It is sent again with a call for each batch, so
+that a batch that kills its worker is found, and no other is blamed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pickle
+import queue
+import selectors
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from keras_mpseq.backend import Ended, PoolSlot, Said
+from keras_mpseq.errors import MpseqError
+from keras_mpseq.launcher import child_environment
+from keras_mpseq.messages import Build, Done, Layout, Setup, Skip, Stop, Unfit
+from keras_mpseq.options import Options
+from keras_mpseq.ray_actor import Answer, RayWorker, versions
+from keras_mpseq.ray_calls import Call, Job, Kind, Layouts, Member
+from keras_mpseq.ray_cluster import Cluster
+from keras_mpseq.ray_losses import failure, how, is_loss, never_began, not_started, other_version
+from keras_mpseq.ray_options import RayOptions
+from keras_mpseq.ray_store import RemoteSlot, StoredSegment
+from keras_mpseq.worker import dump_error
+
+_STORE_SHARE = 2
+"""Batches may take one part in so many of the object store: Ray frees what was let go up to a second later."""
+_DOUBT_S = 10.0
+"""For the head of the cluster to come back where nothing else tells that it is gone."""
+_LAST_S = 5.0
+"""For workers to end in good order at the end of this process."""
+_GONE = "the Ray cluster is gone"
+_backends: weakref.WeakSet[RayBackend] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_before_ray() -> None:
+    """Let workers end in good order: Ray's own exit handler, which is older and so runs later, would kill them."""
+    for backend in list(_backends):
+        backend.close_early()
+
+
+class RayWorkplace:
+    """A cluster of Ray. See Workplace."""
+
+    depth = 4
+    segment = staticmethod(StoredSegment.of)
+    slot = RemoteSlot
+
+    def __init__(self, options: Options) -> None:
+        assert options.ray is not None
+        self._options = options.ray
+        self._cluster = Cluster(options.ray, options.workers)
+        self.max_bytes = min(options.max_bytes, self._cluster.store_bytes // _STORE_SHARE)
+
+    def backend(self, setup: Setup, slots: Sequence[PoolSlot], handles: Sequence[Any]) -> RayBackend:
+        """See Workplace."""
+        return RayBackend(setup, slots, handles, self._cluster, self._options)
+
+
+class RayBackend:
+    """Owns the actors, the connection to the head of the cluster, and the wake-up pipe. See Backend.
+
+    Args:
+        setup: What each worker is told first.
+        slots: Where batches go; they stay the pool's.
+        handles: Of the segments of `setup.state`; they stay the pool's.
+        cluster: Where actors run.
+        options: How.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        slots: Sequence[PoolSlot],
+        handles: Sequence[Any],
+        cluster: Cluster,
+        options: RayOptions,
+    ) -> None:
+        self._setup = setup
+        self._slots: Sequence[Any] = slots
+        self._handles = list(handles)
+        self._cluster = cluster
+        self._options = options
+        self._members: dict[int, Member] = {}
+        self._layouts = Layouts()
+        self._suspects: set[tuple[int, int]] = set()
+        """Run and index of batches in whose task a worker was lost."""
+        self._heard: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._left: list[Said | Ended] = []
+        """What `close_early` heard."""
+        self._doubt: float | None = None
+        """Until when the head of the cluster may come back."""
+        self._gone = False
+        self._bell = Bell()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._bell, selectors.EVENT_READ, None)
+        self._closed = False
+        self._remote: Any = ray.remote(concurrency_groups={"beside": 1, "life": 1})(RayWorker)
+        _backends.add(self)
+
+    def start(self) -> None:
+        """See Backend."""
+        self._cluster.check_room(self._setup.workers)
+        self._watch_head()
+
+    # --- what workers are told ---
+
+    def spawn(self, worker: int) -> None:
+        """See Backend."""
+        if self._gone or not self._cluster.is_joined:
+            raise self._cluster.gone()
+        resources = self._cluster.resources
+        actor = self._remote.options(
+            max_restarts=0, max_task_retries=0, runtime_env=self._environment(), **self._cluster.of_actor()
+        ).remote(worker % self._setup.workers, self._options.share_readonly, bool(resources.get("num_gpus")), sys.path)
+        member = self._members[worker] = Member(worker, actor)
+        self._listen(Call(member, Kind.LIVE, actor.live.options(concurrency_group="life").remote()))
+        setup = pickle.dumps(self._setup, 5)
+        self._call(Call(member, Kind.BEGIN, actor.begin.remote(versions(), setup, *self._handles)))
+
+    def _environment(self) -> dict[str, Any] | None:
+        """Return the runtime environment: threads have to be counted before NumPy is imported, which Ray does."""
+        given = dict(self._options.runtime_env or {})
+        if self._setup.threads == 1:  # What Ray says by itself.
+            return given or None
+        wanted = child_environment(self._setup.threads)
+        threads = {name: value for name, value in wanted.items() if "_THREADS" in name and name not in os.environ}
+        return {**given, "env_vars": {**threads, **given.get("env_vars", {})}}
+
+    def send(self, worker: int, message: Any, handles: Sequence[Any] = ()) -> None:
+        """See Backend."""
+        member = self._members.get(worker)
+        if member is None:
+            return
+        if not self._cluster.is_joined:
+            self._gone = True
+            self._bell.ring()
+            return
+        match message:
+            case Build():
+                self._build(member, message)
+            case Skip():
+                member.actor.skip.options(concurrency_group="beside").remote(message)
+            case Stop():
+                member.stopping = True
+                self._call(Call(member, Kind.STOP, member.actor.tell.remote(message)))
+            case _:
+                self._call(Call(member, Kind.TELL, member.actor.tell.remote(message, *handles)))
+
+    def _build(self, member: Member, message: Build) -> None:
+        alone = len(message.indices) > 1 and any((message.run, index) in self._suspects for index in message.indices)
+        pieces = list(_one_by_one(message)) if alone else [message]
+        if member.oldest is None:
+            member.since = time.monotonic()
+        job = Job(message, len(pieces))
+        given = self._slots[message.slot].given()
+        for piece in pieces:
+            self._call(Call(member, Kind.BUILD, member.actor.build.remote(piece, given), job))
+
+    def _call(self, call: Call) -> None:
+        call.member.calls.append(call)
+        self._listen(call)
+
+    def _listen(self, call: Call) -> None:
+        """Have the answer of *call* put into the queue."""
+        heard, bell = self._heard, self._bell
+
+        def hear(future: Future[Any]) -> None:
+            call.future = future
+            heard.put(call)
+            bell.ring()
+
+        call.ref.future().add_done_callback(hear)
+
+    def interrupt(self, worker: int) -> None:
+        """See Backend."""
+        if worker in self._members:
+            self._members[worker].interrupted = True
+            self.ask(worker)
+
+    def ask(self, worker: int) -> None:
+        """See Backend."""
+        member = self._members.get(worker)
+        if member is not None and self._cluster.is_joined:
+            member.stack = ""
+            ref = member.actor.stack.options(concurrency_group="beside").remote()
+            self._listen(Call(member, Kind.STACK, ref))
+
+    def answer(self, worker: int) -> str:
+        """See Backend."""
+        member = self._members.get(worker)
+        if member is None:
+            return ""
+        stack, member.stack = member.stack, ""
+        return stack
+
+    def state(self, worker: int) -> str:
+        """See Backend."""
+        member = self._members.get(worker)
+        if member is None or member.place is not None:
+            return ""
+        return "Ray has not started its actor, which may wait for a node with free resources"
+
+    def node(self, worker: int) -> str:
+        """See Backend."""
+        member = self._members.get(worker)
+        return member.node if member else ""
+
+    def kill(self, worker: int) -> None:
+        """See Backend."""
+        if worker in self._members:
+            self._end(self._members[worker])
+
+    def _end(self, member: Member) -> None:
+        if self._cluster.is_joined:
+            with contextlib.suppress(Exception):  # It is gone already, or Ray is.
+                ray.kill(member.actor)
+
+    # --- what is heard ---
+
+    def wait(self, timeout_s: float | None) -> object:
+        """See Backend."""
+        times = [left for left in (timeout_s, self._next_spare(), self._doubt_left()) if left is not None]
+        if self._members and not self._cluster.is_joined:
+            times.append(0.0)
+        return self._selector.select(min(times, default=None))
+
+    def receive(self, ready: Any) -> list[Said | Ended]:
+        """See Backend."""
+        happened: list[Said | Ended] = []
+        for key, _ in ready:
+            if key.data is None:
+                self._bell.hush()
+            elif self._has_ended(key.fileobj):
+                self._watch_head()
+        while not self._heard.empty():
+            happened += self._take(self._heard.get())
+        if self._doubt is not None and time.monotonic() >= self._doubt:
+            self._watch_head(again=True)
+        if self._gone or (self._members and not self._cluster.is_joined):
+            self._gone = True
+            happened += [what for member in list(self._members.values()) for what in self._bury(member, _GONE)]
+        if self._options.hedge is not None:
+            self._send_spares(self._options.hedge)
+        return happened
+
+    def _take(self, call: Call) -> Iterator[Said | Ended]:
+        """Take in an answer, in the order in which the calls of its actor were sent."""
+        member = call.member
+        if self._members.get(member.worker) is not member:
+            return  # It is dead and buried.
+        if call.kind is Kind.STACK:
+            self._take_stack(call)
+        elif call.kind is Kind.LIVE:
+            yield from self._failed(call)
+        elif call.job is not None and call.job.twin is not None:
+            assert call.future is not None
+            if call.future.exception() is None:  # Of the end of a helper its other calls tell.
+                yield from self._said(call, call.future.result())
+        while member.calls and member.calls[0].future is not None:
+            yield from self._answered(member.calls.popleft())
+            if self._members.get(member.worker) is not member:
+                return
+
+    def _answered(self, call: Call) -> Iterator[Said | Ended]:
+        assert call.future is not None
+        member = call.member
+        if call.future.exception() is not None:
+            yield from self._failed(call)
+            return
+        member.silent = False
+        answer = call.future.result()
+        if call.kind is Kind.BEGIN:
+            member.place, found, answer = answer
+            assert member.place is not None
+            if found:
+                yield from self._refuse(member, other_version(member.node, found))
+                return
+        yield from self._said(call, answer)
+
+    def _said(self, call: Call, answer: Answer) -> Iterator[Said | Ended]:
+        """Take in what a worker said, and what follows from it."""
+        member, job = call.member, call.job
+        unfit = False
+        for message in pickle.loads(answer.said) if answer.said else ():
+            match message:
+                case Layout(number, structure):
+                    member.layouts[number] = structure
+                case Done():
+                    assert job is not None
+                    job.answers.append((message, answer))
+                case _:
+                    unfit = unfit or isinstance(message, Unfit)
+                    yield Said(member.worker, message)
+        if call.kind is Kind.STOP:
+            yield from self._bury(member, "", 0)
+        elif unfit:
+            yield from self._bury(member, "it could not go on")
+        elif job is not None:
+            if job.twin is None and not job.over:
+                self._slots[job.message.slot].progress = job.finished
+            yield from self._done(job, member)
+
+    def _done(self, job: Job, by: Member) -> Iterator[Said]:
+        """Tell the pool of *job* if it is whole, and was not answered by another."""
+        to, twin = job.twin or (by, job)
+        if twin.over or not job.is_whole:
+            return
+        twin.over = True
+        to.silent = twin is not job
+        to.since = time.monotonic()
+        message = job.message
+        self._suspects -= {(message.run, index) for index in message.indices}
+        for told in self._layouts.done(job, by, to, self._slots[message.slot]):
+            yield Said(to.worker, told)
+
+    def _take_stack(self, call: Call) -> None:
+        assert call.future is not None
+        if call.future.exception() is None:
+            call.member.stack = call.future.result()
+        if call.member.interrupted:
+            self._end(call.member)
+
+    # --- losses ---
+
+    def _failed(self, call: Call) -> Iterator[Said | Ended]:
+        """Take in that a call failed, and not the user's code in it."""
+        assert call.future is not None
+        error, member, job = call.future.exception(), call.member, call.job
+        assert error is not None
+        if never_began(error):
+            yield from self._refuse(member, not_started(error))
+        elif is_loss(error):
+            yield from self._bury(member, how(error))
+        elif job is None:
+            yield from self._refuse(member, not_started(error))
+        else:
+            batches = len(job.message.indices) if job.calls == 1 else 1
+            job.answers.append((Done((failure(job.message, error),) * batches, 0.0), Answer(b"")))
+            yield from self._done(job, member)
+
+    def _refuse(self, member: Member, error: MpseqError) -> Iterator[Said | Ended]:
+        """Say in the place of *member* that it cannot go on, and why."""
+        yield Said(member.worker, Unfit(dump_error(error)))
+        yield from self._bury(member, "it could not start")
+
+    def _bury(self, member: Member, why: str, status: int = 1) -> Iterator[Said | Ended]:
+        """Tell of the end of *member*, after what it said before."""
+        if self._members.get(member.worker) is not member:
+            return
+        if why and not self._gone:
+            yield from self._last_words(member)
+        del self._members[member.worker]
+        self._end(member)
+        self._blame(member)
+        for job in member.jobs():
+            job.over = True
+        node, stack = member.node, member.stack if member.interrupted else ""
+        yield Ended(member.worker, status, stack, why, node)
+        if why and self._doubt is not None:
+            self._watch_head(again=True)
+
+    def _last_words(self, member: Member) -> Iterator[Said | Ended]:
+        """Take in the answers of *member* that are here, though Ray has not told of them yet."""
+        while member.calls and self._cluster.is_joined:
+            call = member.calls[0]
+            try:
+                answer = ray.get(call.ref, timeout=0)
+            except Exception:  # There is none, or it is on another node, or an error: this one or another.
+                return
+            member.calls.popleft()
+            if call.job is not None and not call.job.over:
+                yield from (said for said in self._said(call, answer) if isinstance(said, Said))
+
+    def _blame(self, member: Member) -> None:
+        """Say in its slot how far the oldest task of *member* was; nothing where it is not known."""
+        job = member.oldest
+        if job is None:
+            return
+        slot = self._slots[job.message.slot]
+        slot.progress = job.finished
+        waiting = next(call for call in member.calls if call.job is job)
+        if self._is_finished(waiting):
+            slot.progress = None
+        elif job.calls == 1 and len(job.message.indices) > 1:
+            slot.progress = None
+            self._suspects |= {(job.message.run, index) for index in job.message.indices}
+
+    def _is_finished(self, call: Call) -> bool:
+        """Tell whether a batch was built, and is on its way here."""
+        if not self._cluster.is_joined or (call.future and call.future.exception()):
+            return False
+        try:
+            there, _ = ray.wait([call.ref], timeout=0, fetch_local=False)
+            if there:
+                ray.get(call.ref, timeout=0)
+        except exceptions.GetTimeoutError:
+            return True
+        except Exception:  # It failed with its actor.
+            return False
+        return bool(there)
+
+    # --- second workers ---
+
+    def _next_spare(self) -> float | None:
+        """Return in how many seconds a second worker is to be asked."""
+        if self._options.hedge is None:
+            return None
+        now = time.monotonic()
+        waiting = [
+            0.0 if member.silent else max(0.0, member.since + self._options.hedge - now)
+            for member in self._members.values()
+            if (job := member.oldest) is not None and not job.spare and self._helper(member)
+        ]
+        return min(waiting, default=None)
+
+    def _send_spares(self, hedge: float) -> None:
+        """Give the oldest task of each actor that is late to another one as well, once: nothing is taken back."""
+        now = time.monotonic()
+        for member in self._members.values():
+            job, helper = member.oldest, self._helper(member)
+            if job is None or job.spare or helper is None or not (member.silent or now - member.since >= hedge):
+                continue
+            job.spare = True
+            given = self._slots[job.message.slot].given()
+            ref = helper.actor.build.remote(job.message, given)
+            self._listen(Call(helper, Kind.BUILD, ref, Job(job.message, 1, (member, job))))
+
+    def _helper(self, member: Member) -> Member | None:
+        others = [
+            one
+            for one in self._members.values()
+            if one is not member and one.place is not None and not (one.silent or one.stopping or one.interrupted)
+        ]
+        return min(others, key=lambda one: len(one.calls), default=None)
+
+    # --- the head of the cluster ---
+
+    def _watch_head(self, *, again: bool = False) -> None:
+        """Connect to the head, whose end then ends the connection; where nobody answers, once more after a while."""
+        self._doubt = None
+        line = self._cluster.line()
+        if line is not None:
+            self._selector.register(line, selectors.EVENT_READ, line)
+        elif again:
+            self._gone = True
+        else:
+            self._doubt = time.monotonic() + _DOUBT_S
+
+    def _has_ended(self, line: Any) -> bool:
+        """Read what the head says, which means nothing to us; tell whether it hung up."""
+        with contextlib.suppress(OSError):
+            if line.recv(1 << 16):
+                return False
+        self._selector.unregister(line)
+        return True
+
+    def _doubt_left(self) -> float | None:
+        return None if self._doubt is None else max(0.0, self._doubt - time.monotonic())
+
+    # --- the end ---
+
+    def wake(self) -> None:
+        """See Backend."""
+        self._bell.ring()
+
+    def close_early(self) -> None:
+        """Close while Ray is there, at the end of this process."""
+        if not self._closed:
+            self._left = self._close(_LAST_S)
+
+    def close(self, patience_s: float) -> list[Said | Ended]:
+        """See Backend."""
+        left, self._left = self._left, []
+        return left if self._closed else self._close(patience_s)
+
+    def _close(self, patience_s: float) -> list[Said | Ended]:
+        happened: list[Said | Ended] = []
+        deadline = time.monotonic() + patience_s
+        self._closed = True
+        with contextlib.ExitStack() as end:  # Carried out, last first, also when Ctrl-C interrupts the wait.
+            end.callback(self._close_files)
+            end.callback(self.let_go)
+            for worker in list(self._members):
+                self.send(worker, Stop())
+            while self._members and (left := deadline - time.monotonic()) > 0:
+                happened += self.receive(self.wait(left))
+        return happened
+
+    def let_go(self) -> None:
+        """See Backend."""
+        for member in self._members.values():
+            self._end(member)
+        self._members.clear()
+
+    def _close_files(self) -> None:
+        self._selector.close()
+        self._cluster.hang_up()
+        self._bell.close()
+
+
+def _one_by_one(message: Build) -> Iterator[Build]:
+    """Yield a message for each batch."""
+    for at, index in enumerate(message.indices):
+        yield message._replace(indices=(index,), inputs=message.inputs[at : at + 1])
+
+
+class Bell:
+    """A pipe that ends a wait; may be rung from any thread, also after it was closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends = os.pipe()
+        self._open = True
+        for end in self._ends:
+            os.set_blocking(end, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait on."""
+        return self._ends[0]
+
+    def ring(self) -> None:
+        """Let the wait end."""
+        with self._lock, contextlib.suppress(BlockingIOError):  # A full pipe wakes as well.
+            if self._open:
+                os.write(self._ends[1], b"\0")
+
+    def hush(self) -> None:
+        """Take in that it rang."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._ends[0], 4096)
+
+    def close(self) -> None:
+        """Free the pipe."""
+        with self._lock:
+            self._open = False
+            for end in self._ends:
+                os.close(end)

@@ -1,0 +1,146 @@
+"""What the pool keeps of its actors on Ray: the calls that were not answered, the tasks that they build, the layouts.
+
+Nothing here calls Ray.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from keras_mpseq.messages import Batch, Build, Done, Failure, Layout, Past
+from keras_mpseq.ray_actor import Answer, Place
+from keras_mpseq.ray_store import RemoteSlot
+
+
+class Kind(Enum):
+    """What a call is for."""
+
+    BEGIN = "load the sequence"
+    TELL = "obey a message"
+    BUILD = "build batches"
+    STOP = "end"
+    LIVE = "fail when the actor ends"
+    STACK = "tell where the user's code is"
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A task that an actor was sent, in one call or in one for each batch."""
+
+    message: Build
+    calls: int
+    twin: tuple[Member, Job] | None = None
+    """Whose job this is a second one of, and which."""
+    answers: list[tuple[Done, Answer]] = field(default_factory=list)
+    spare: bool = False
+    """Another actor was given it as well."""
+    over: bool = False
+    """It was answered, or its worker was lost: further answers count for nothing."""
+
+    @property
+    def finished(self) -> int:
+        """How many of its batches were answered."""
+        return sum(len(done.outcomes) for done, _ in self.answers)
+
+    @property
+    def is_whole(self) -> bool:
+        """All its calls were answered."""
+        return len(self.answers) == self.calls
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A call of an actor."""
+
+    member: Member
+    kind: Kind
+    ref: Any = None
+    job: Job | None = None
+    future: Future[Any] | None = None
+    """Its answer, when that is there."""
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """An actor that is a worker."""
+
+    worker: int
+    actor: Any
+    place: Place | None = None
+    """Where it is; None until it has begun."""
+    calls: deque[Call] = field(default_factory=deque)
+    """Unanswered, in the order of sending: of those that the actor answers in that order."""
+    since: float = 0.0
+    """When its oldest job became that."""
+    silent: bool = False
+    """Another actor answered its oldest job, and it itself has said nothing since."""
+    stack: str = ""
+    interrupted: bool = False
+    stopping: bool = False
+    layouts: dict[int, bytes] = field(default_factory=dict)
+    """The structures that it numbered."""
+    told: set[int] = field(default_factory=set)
+    """Layouts that the pool knows to be this worker's."""
+
+    @property
+    def node(self) -> str:
+        """The address of its machine, as far as it is known."""
+        return self.place.node if self.place else "unknown"
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield what the pool waits for, oldest first."""
+        seen: Job | None = None
+        for call in self.calls:
+            if call.job is not None and call.job is not seen and not call.job.over:
+                seen = call.job
+                yield call.job
+
+    @property
+    def oldest(self) -> Job | None:
+        """The job that it builds."""
+        return next(self.jobs(), None)
+
+
+class Layouts:
+    """Numbers the structures that any actor has met."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+
+    def done(self, job: Job, by: Member, to: Member, slot: RemoteSlot) -> list[Layout | Done]:
+        """Put what was returned into *slot*; return what the pool is told.
+
+        Args:
+            job: Whole.
+            by: Who built it.
+            to: Whom the pool thinks to have built it.
+            slot: Of the job.
+        """
+        slot.empty()
+        layouts: list[Layout] = []
+        outcomes: list[Batch | Failure | Past] = []
+        for done, answer in job.answers:
+            shift = slot.hold(answer.memory, answer.start) if answer.memory is not None else 0
+            for outcome in done.outcomes:
+                if isinstance(outcome, Batch):
+                    layouts += self._learned(by.layouts[outcome.layout], to)
+                    leaves = tuple([leaf._replace(offset=leaf.offset + shift) for leaf in outcome.leaves])
+                    number = self._numbers[by.layouts[outcome.layout]]
+                    outcomes.append(outcome._replace(layout=number, leaves=leaves if shift else outcome.leaves))
+                else:
+                    outcomes.append(outcome)
+        seconds = sum(done.seconds for done, _ in job.answers)
+        warning = next((done.warning for done, _ in job.answers if done.warning), "")
+        return [*layouts, Done(tuple(outcomes), seconds, warning)]
+
+    def _learned(self, structure: bytes, to: Member) -> list[Layout]:
+        number = self._numbers.setdefault(structure, len(self._numbers))
+        if number in to.told:
+            return []
+        to.told.add(number)
+        return [Layout(number, structure)]
