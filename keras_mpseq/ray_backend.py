@@ -4,8 +4,9 @@ Answers of calls are heard in a thread of Ray's, which puts them into a queue an
 one wait for everything. Ray is told to restart and to repeat nothing. One call of each actor is never answered; when it
 fails, the actor is gone, whether it had something to do or not.
 
-How far a task of several batches was when its actor died nobody knows. It is sent again with a call for each batch, so
-that a batch that kills its worker is found, and no other is blamed.
+What an actor was at when it died nobody knows: an answer may have been lost with it. So nobody is blamed, but the
+batches that it held are suspects: they are sent again one by one, each when the one before was answered. A batch that
+kills its worker is found that way, and no other is blamed.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import ray
-from ray import exceptions
 
 from keras_mpseq.backend import Ended, PoolSlot, Said
 from keras_mpseq.errors import MpseqError
@@ -44,6 +45,8 @@ _STORE_SHARE = 2
 """Batches may take one part in so many of the object store: Ray frees what was let go up to a second later."""
 _DOUBT_S = 10.0
 """For the head of the cluster to come back where nothing else tells that it is gone."""
+_LAST_ANSWERS_S = 1.0
+"""For what an actor answered before it died."""
 _LAST_S = 5.0
 """For workers to end in good order at the end of this process."""
 _GONE = "the Ray cluster is gone"
@@ -132,9 +135,9 @@ class RayBackend:
             max_restarts=0, max_task_retries=0, runtime_env=self._environment(), **self._cluster.of_actor()
         ).remote(worker % self._setup.workers, self._options.share_readonly, bool(resources.get("num_gpus")), sys.path)
         member = self._members[worker] = Member(worker, actor)
-        self._listen(Call(member, Kind.LIVE, actor.live.options(concurrency_group="life").remote()))
+        self._make(Call(member, Kind.LIVE, actor.live.options(concurrency_group="life").remote))
         setup = pickle.dumps(self._setup, 5)
-        self._call(Call(member, Kind.BEGIN, actor.begin.remote(versions(), setup, *self._handles)))
+        self._queue(Call(member, Kind.BEGIN, partial(actor.begin.remote, versions(), setup, *self._handles)))
 
     def _environment(self) -> dict[str, Any] | None:
         """Return the runtime environment: threads have to be counted before NumPy is imported, which Ray does."""
@@ -161,26 +164,33 @@ class RayBackend:
                 member.actor.skip.options(concurrency_group="beside").remote(message)
             case Stop():
                 member.stopping = True
-                self._call(Call(member, Kind.STOP, member.actor.tell.remote(message)))
+                self._queue(Call(member, Kind.STOP, partial(member.actor.tell.remote, message)))
             case _:
-                self._call(Call(member, Kind.TELL, member.actor.tell.remote(message, *handles)))
+                self._queue(Call(member, Kind.TELL, partial(member.actor.tell.remote, message, *handles)))
 
     def _build(self, member: Member, message: Build) -> None:
-        alone = len(message.indices) > 1 and any((message.run, index) in self._suspects for index in message.indices)
+        alone = any((message.run, index) in self._suspects for index in message.indices)
         pieces = list(_one_by_one(message)) if alone else [message]
         if member.oldest is None:
             member.since = time.monotonic()
         job = Job(message, len(pieces))
-        given = self._slots[message.slot].given()
         for piece in pieces:
-            self._call(Call(member, Kind.BUILD, member.actor.build.remote(piece, given), job))
+            self._queue(Call(member, Kind.BUILD, self._building(member, piece), job, alone))
 
-    def _call(self, call: Call) -> None:
+    def _building(self, member: Member, message: Build) -> Callable[[], Any]:
+        return partial(member.actor.build.remote, message, self._slots[message.slot].given())
+
+    def _queue(self, call: Call) -> None:
+        """Have *call* made after those before it."""
         call.member.calls.append(call)
-        self._listen(call)
+        self._make_due(call.member)
 
-    def _listen(self, call: Call) -> None:
-        """Have the answer of *call* put into the queue."""
+    def _make_due(self, member: Member) -> None:
+        for call in member.due():
+            self._make(call)
+
+    def _make(self, call: Call) -> None:
+        """Make *call*, and have its answer put into the queue."""
         heard, bell = self._heard, self._bell
 
         def hear(future: Future[Any]) -> None:
@@ -188,6 +198,7 @@ class RayBackend:
             heard.put(call)
             bell.ring()
 
+        call.ref = call.send()
         call.ref.future().add_done_callback(hear)
 
     def interrupt(self, worker: int) -> None:
@@ -201,8 +212,7 @@ class RayBackend:
         member = self._members.get(worker)
         if member is not None and self._cluster.is_joined:
             member.stack = ""
-            ref = member.actor.stack.options(concurrency_group="beside").remote()
-            self._listen(Call(member, Kind.STACK, ref))
+            self._make(Call(member, Kind.STACK, member.actor.stack.options(concurrency_group="beside").remote))
 
     def answer(self, worker: int) -> str:
         """See Backend."""
@@ -238,7 +248,11 @@ class RayBackend:
 
     def wait(self, timeout_s: float | None) -> object:
         """See Backend."""
-        times = [left for left in (timeout_s, self._next_spare(), self._doubt_left()) if left is not None]
+        now = time.monotonic()
+        times = [left for left in (timeout_s, self._next_spare(now)) if left is not None]
+        times += [max(0.0, one.dying_until - now) for one in self._members.values() if one.dying is not None]
+        if self._doubt is not None:
+            times.append(max(0.0, self._doubt - now))
         if self._members and not self._cluster.is_joined:
             times.append(0.0)
         return self._selector.select(min(times, default=None))
@@ -253,7 +267,11 @@ class RayBackend:
                 self._watch_head()
         while not self._heard.empty():
             happened += self._take(self._heard.get())
-        if self._doubt is not None and time.monotonic() >= self._doubt:
+        now = time.monotonic()
+        for member in [one for one in self._members.values() if one.dying is not None and now >= one.dying_until]:
+            assert member.dying is not None
+            happened += self._lost(member, member.dying)
+        if self._doubt is not None and now >= self._doubt:
             self._watch_head(again=True)
         if self._gone or (self._members and not self._cluster.is_joined):
             self._gone = True
@@ -270,15 +288,21 @@ class RayBackend:
         if call.kind is Kind.STACK:
             self._take_stack(call)
         elif call.kind is Kind.LIVE:
-            yield from self._failed(call)
+            assert call.future is not None
+            # What it answered before may be told later than this; at the same time, as a rule.
+            member.dying, member.dying_until = call.future.exception(), time.monotonic() + _LAST_ANSWERS_S
         elif call.job is not None and call.job.twin is not None:
             assert call.future is not None
+            member.spares -= 1
             if call.future.exception() is None:  # Of the end of a helper its other calls tell.
                 yield from self._said(call, call.future.result())
         while member.calls and member.calls[0].future is not None:
-            yield from self._answered(member.calls.popleft())
+            yield from self._answered(member.calls[0])
             if self._members.get(member.worker) is not member:
                 return
+        self._make_due(member)
+        if member.dying is not None and (not member.calls or time.monotonic() >= member.dying_until):
+            yield from self._lost(member, member.dying)
 
     def _answered(self, call: Call) -> Iterator[Said | Ended]:
         assert call.future is not None
@@ -286,6 +310,7 @@ class RayBackend:
         if call.future.exception() is not None:
             yield from self._failed(call)
             return
+        member.calls.popleft()
         member.silent = False
         answer = call.future.result()
         if call.kind is Kind.BEGIN:
@@ -346,16 +371,19 @@ class RayBackend:
         assert call.future is not None
         error, member, job = call.future.exception(), call.member, call.job
         assert error is not None
-        if never_began(error):
-            yield from self._refuse(member, not_started(error))
-        elif is_loss(error):
-            yield from self._bury(member, how(error))
-        elif job is None:
-            yield from self._refuse(member, not_started(error))
+        if is_loss(error) or job is None:
+            yield from self._lost(member, error)
         else:
+            member.calls.popleft()
             batches = len(job.message.indices) if job.calls == 1 else 1
             job.answers.append((Done((failure(job.message, error),) * batches, 0.0), Answer(b"")))
             yield from self._done(job, member)
+
+    def _lost(self, member: Member, error: BaseException) -> Iterator[Said | Ended]:
+        if is_loss(error) and not never_began(error):
+            yield from self._bury(member, how(error))
+        else:
+            yield from self._refuse(member, not_started(error))
 
     def _refuse(self, member: Member, error: MpseqError) -> Iterator[Said | Ended]:
         """Say in the place of *member* that it cannot go on, and why."""
@@ -366,8 +394,6 @@ class RayBackend:
         """Tell of the end of *member*, after what it said before."""
         if self._members.get(member.worker) is not member:
             return
-        if why and not self._gone:
-            yield from self._last_words(member)
         del self._members[member.worker]
         self._end(member)
         self._blame(member)
@@ -378,53 +404,35 @@ class RayBackend:
         if why and self._doubt is not None:
             self._watch_head(again=True)
 
-    def _last_words(self, member: Member) -> Iterator[Said | Ended]:
-        """Take in the answers of *member* that are here, though Ray has not told of them yet."""
-        while member.calls and self._cluster.is_joined:
-            call = member.calls[0]
-            try:
-                answer = ray.get(call.ref, timeout=0)
-            except Exception:  # There is none, or it is on another node, or an error: this one or another.
-                return
-            member.calls.popleft()
-            if call.job is not None and not call.job.over:
-                yield from (said for said in self._said(call, answer) if isinstance(said, Said))
-
     def _blame(self, member: Member) -> None:
-        """Say in its slot how far the oldest task of *member* was; nothing where it is not known."""
-        job = member.oldest
+        """Say in its slot how far the oldest task of *member* was; nothing where that is not certain."""
+        job, under_way = member.oldest, member.under_way
         if job is None:
             return
         slot = self._slots[job.message.slot]
-        slot.progress = job.finished
-        waiting = next(call for call in member.calls if call.job is job)
-        if self._is_finished(waiting):
-            slot.progress = None
-        elif job.calls == 1 and len(job.message.indices) > 1:
-            slot.progress = None
-            self._suspects |= {(job.message.run, index) for index in job.message.indices}
+        alone = len(under_way) == 1 and not member.spares
+        # One that was killed for being late lived until then: no answer of before was lost with it.
+        certain = (alone or member.interrupted) and under_way[0].job is job
+        if certain and (under_way[0].alone or len(job.message.indices) == 1):
+            slot.progress = None if self._is_built(under_way[0]) else job.finished
+            return
+        slot.progress = None
+        for message in (call.job.message for call in under_way if call.job is not None):
+            self._suspects |= {(message.run, index) for index in message.indices}
 
-    def _is_finished(self, call: Call) -> bool:
-        """Tell whether a batch was built, and is on its way here."""
-        if not self._cluster.is_joined or (call.future and call.future.exception()):
+    def _is_built(self, call: Call) -> bool:
+        """Tell whether *call* was answered, and the answer is on its way here or lost on it."""
+        if call.future is not None or not self._cluster.is_joined:
             return False
-        try:
-            there, _ = ray.wait([call.ref], timeout=0, fetch_local=False)
-            if there:
-                ray.get(call.ref, timeout=0)
-        except exceptions.GetTimeoutError:
-            return True
-        except Exception:  # It failed with its actor.
-            return False
+        there, _ = ray.wait([call.ref], timeout=0, fetch_local=False)
         return bool(there)
 
     # --- second workers ---
 
-    def _next_spare(self) -> float | None:
+    def _next_spare(self, now: float) -> float | None:
         """Return in how many seconds a second worker is to be asked."""
         if self._options.hedge is None:
             return None
-        now = time.monotonic()
         waiting = [
             0.0 if member.silent else max(0.0, member.since + self._options.hedge - now)
             for member in self._members.values()
@@ -440,9 +448,10 @@ class RayBackend:
             if job is None or job.spare or helper is None or not (member.silent or now - member.since >= hedge):
                 continue
             job.spare = True
-            given = self._slots[job.message.slot].given()
-            ref = helper.actor.build.remote(job.message, given)
-            self._listen(Call(helper, Kind.BUILD, ref, Job(job.message, 1, (member, job))))
+            helper.spares += 1
+            self._make(
+                Call(helper, Kind.BUILD, self._building(helper, job.message), Job(job.message, 1, (member, job)))
+            )
 
     def _helper(self, member: Member) -> Member | None:
         others = [
@@ -472,9 +481,6 @@ class RayBackend:
                 return False
         self._selector.unregister(line)
         return True
-
-    def _doubt_left(self) -> float | None:
-        return None if self._doubt is None else max(0.0, self._doubt - time.monotonic())
 
     # --- the end ---
 

@@ -6,7 +6,7 @@ Nothing here calls Ray.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -59,8 +59,13 @@ class Call:
 
     member: Member
     kind: Kind
-    ref: Any = None
+    send: Callable[[], Any]
+    """Makes the call, and returns the reference of its answer."""
     job: Job | None = None
+    alone: bool = False
+    """It is made when those before it were answered, and those after it wait for its answer."""
+    ref: Any = None
+    """Of its answer; None until it is made."""
     future: Future[Any] | None = None
     """Its answer, when that is there."""
 
@@ -74,11 +79,16 @@ class Member:
     place: Place | None = None
     """Where it is; None until it has begun."""
     calls: deque[Call] = field(default_factory=deque)
-    """Unanswered, in the order of sending: of those that the actor answers in that order."""
+    """Unanswered, in order; the later ones may still be to be made."""
+    spares: int = 0
+    """Unanswered calls beside these, for tasks of others."""
     since: float = 0.0
     """When its oldest job became that."""
     silent: bool = False
     """Another actor answered its oldest job, and it itself has said nothing since."""
+    dying: BaseException | None = None
+    """How Ray told of its end, while answers of before may still come."""
+    dying_until: float = 0.0
     stack: str = ""
     interrupted: bool = False
     stopping: bool = False
@@ -99,6 +109,21 @@ class Member:
             if call.job is not None and call.job is not seen and not call.job.over:
                 seen = call.job
                 yield call.job
+
+    def due(self) -> Iterator[Call]:
+        """Yield the calls that are to be made now; they have to be made before the next is asked for."""
+        before: list[Call] = []
+        for call in self.calls:
+            if before and (call.alone or before[-1].alone):
+                return
+            if call.ref is None:
+                yield call
+            before.append(call)
+
+    @property
+    def under_way(self) -> list[Call]:
+        """The calls that were made."""
+        return [call for call in self.calls if call.ref is not None]
 
     @property
     def oldest(self) -> Job | None:
