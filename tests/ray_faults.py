@@ -27,7 +27,7 @@ from keras_mpseq import Loader, RayOptions
 from tests.sequences import LargeDraws, frozen
 
 BATCHES = 60
-_EPOCHS_MOST = 30
+_EPOCHS_MOST = 60
 """For the worker on a node that was added to begin: some seconds."""
 STORE_BYTES = 150 << 20
 QUICK_DETECTION = {
@@ -120,13 +120,21 @@ class Trial:
         self.seed = seed
         self.hedge = hedge
 
-    def run(self, workers: int, happen: Callable[[Loader], None], *, more: bool = False) -> Outcome:
-        """Run the epoch, and *more* of them until all workers are there."""
+    def run(self, workers: int, room: int, happen: Callable[[Loader], None], *, more: bool = False) -> Outcome:
+        """Run the epoch.
+
+        Args:
+            workers: That are asked for.
+            room: For so many at first; the epoch begins when they are there.
+            happen: What happens in its middle.
+            more: Other epochs follow until all workers are there.
+        """
         options: dict[str, Any] = {"seed": self.seed, "shuffle": True}
         alone = Loader(Paced(BATCHES), workers=0, **options)
-        expected = [frozen(batch) for batch in alone]
         ray = RayOptions(hedge=self.hedge)
         with Loader(Paced(BATCHES), workers=workers, backend="ray", ray=ray, **options) as loader:
+            identical = all(self._epochs(loader, alone, room))
+            expected = [frozen(batch) for batch in alone]
             got = []
             stall = 0.0
             began = time.perf_counter()
@@ -137,12 +145,19 @@ class Trial:
                 if number == self.at:
                     happen(loader)
                 began = time.perf_counter()
-            identical = got == expected
-            for _ in range(_EPOCHS_MOST):
-                if not more or len(workers_of(loader)) == workers:
-                    break
-                identical &= [frozen(batch) for batch in loader] == [frozen(batch) for batch in alone]
+            identical &= got == expected
+            if more:
+                identical &= all(self._epochs(loader, alone, workers))
             return Outcome(identical, stall, loader.stats().restarts, len(workers_of(loader)))
+
+    @staticmethod
+    def _epochs(loader: Loader, alone: Loader, workers: int) -> Iterator[bool]:
+        """Run epochs until so many workers are there; yield of each whether it was right."""
+        for _ in range(_EPOCHS_MOST):
+            if len(workers_of(loader)) == workers:
+                return
+            yield [frozen(batch) for batch in loader] == [frozen(batch) for batch in alone]
+        yield False
 
     def kill_an_actor(self, loader: Loader) -> None:
         """SIGKILL."""
@@ -166,13 +181,13 @@ class Trial:
 def actor(cluster: Any, seed: int) -> Outcome:
     """Kill an actor."""
     trial = Trial(cluster, seed, 2)
-    return trial.run(3, trial.kill_an_actor)
+    return trial.run(3, 3, trial.kill_an_actor)
 
 
 def node(cluster: Any, seed: int) -> Outcome:
     """Kill a node, and there is room for its workers on the others."""
     trial = Trial(cluster, seed, 2)
-    outcome = trial.run(3, trial.kill_a_node)
+    outcome = trial.run(3, 3, trial.kill_a_node)
     add_node(cluster, 2)
     return outcome
 
@@ -180,7 +195,7 @@ def node(cluster: Any, seed: int) -> Outcome:
 def added(cluster: Any, seed: int) -> Outcome:
     """Add a node, while one worker waits for room."""
     trial = Trial(cluster, seed, 2)
-    outcome = trial.run(7, trial.add_a_node, more=True)
+    outcome = trial.run(7, 6, trial.add_a_node, more=True)
     cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0])
     return outcome
 
@@ -188,7 +203,7 @@ def added(cluster: Any, seed: int) -> Outcome:
 def cramped(cluster: Any, seed: int) -> Outcome:
     """Kill a node, and there is no room for its workers on the others."""
     trial = Trial(cluster, seed, 2)
-    outcome = trial.run(6, trial.kill_a_node)
+    outcome = trial.run(6, 6, trial.kill_a_node)
     add_node(cluster, 2)
     return outcome
 
