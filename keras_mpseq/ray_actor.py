@@ -128,9 +128,15 @@ class RayWorker:
         from keras_mpseq.slots import Slot
         from keras_mpseq.worker import Worker, dump_error
 
+        class StoreSlot(Slot):
+            remedy = (
+                "Raise max_bytes, lower workers, prefetch or the batch size, or give Ray's object store more memory "
+                "(ray start --object-store-memory): batches may take half of it."
+            )
+
         hidden = child_environment(setup.threads)
         os.environ.update({k: v for k, v in hidden.items() if not (self._gpus and "VISIBLE_DEVICES" in k)})
-        self._slot = slot = Slot.new()
+        self._slot = slot = StoreSlot.new()
         try:
             sequence = self._load(setup.state, pieces)
         except MpseqError as error:
@@ -161,7 +167,7 @@ class RayWorker:
 
     def build(self, message: Build, given: Any = None) -> Answer:
         """Build the batches of *message*, made of what is *given*, if they are made of something."""
-        from keras_mpseq.slots import SLOT_HEAD
+        from keras_mpseq.messages import Batch, Done
 
         if message.run in self._mailbox.skipped:
             message = message._replace(indices=(), inputs=())
@@ -169,8 +175,12 @@ class RayWorker:
             self._slot.begin(message.room)
             self._slot.empty(given.shape, given.dtype)[...] = given
         self._worker.obey(message)
-        start = max(SLOT_HEAD, message.used)
-        return self._answer()._replace(memory=self._slot.written(start), start=start)
+        # A batch may consist of what it was made of, and then lies where that does.
+        outcomes = (outcome for said in self._mailbox.said if isinstance(said, Done) for outcome in said.outcomes)
+        begins = (leaf.offset for outcome in outcomes if isinstance(outcome, Batch) for leaf in outcome.leaves)
+        start = min(begins, default=-1)
+        answer = self._answer()
+        return answer if start < 0 else answer._replace(memory=self._slot.written(start), start=start)
 
     def _answer(self) -> Answer:
         said, self._mailbox.said = self._mailbox.said, []

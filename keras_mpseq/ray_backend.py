@@ -29,7 +29,7 @@ from typing import Any
 import ray
 
 from keras_mpseq.backend import Ended, PoolSlot, Said
-from keras_mpseq.errors import MpseqError
+from keras_mpseq.errors import MpseqError, PayloadError
 from keras_mpseq.launcher import child_environment
 from keras_mpseq.messages import Build, Done, Layout, Setup, Skip, Stop, Unfit
 from keras_mpseq.options import Options
@@ -64,14 +64,30 @@ class RayWorkplace:
     """A cluster of Ray. See Workplace."""
 
     depth = 4
-    segment = staticmethod(StoredSegment.of)
     slot = RemoteSlot
 
     def __init__(self, options: Options) -> None:
         assert options.ray is not None
         self._options = options.ray
         self._cluster = Cluster(options.ray, options.workers)
-        self.max_bytes = min(options.max_bytes, self._cluster.store_bytes // _STORE_SHARE)
+        self._store_bytes = self._cluster.store_bytes
+        self.max_bytes = min(options.max_bytes, self._store_bytes // _STORE_SHARE)
+
+    def segment(self, data: memoryview | bytes) -> StoredSegment:
+        """See Workplace.
+
+        Raises:
+            PayloadError: It is larger than the object store of this node.
+        """
+        nbytes = memoryview(data).nbytes
+        if nbytes > self._store_bytes:
+            raise PayloadError(
+                f"The sequence has {nbytes:,} bytes in one piece, and Ray's object store of this node has "
+                f"{self._store_bytes:,}",
+                remedy="Start Ray with a larger object store (ray start --object-store-memory), or let the sequence "
+                "read its data from files that all nodes see.",
+            )
+        return StoredSegment.of(data)
 
     def backend(self, setup: Setup, slots: Sequence[PoolSlot], handles: Sequence[Any]) -> RayBackend:
         """See Workplace."""
@@ -103,6 +119,8 @@ class RayBackend:
         self._cluster = cluster
         self._options = options
         self._members: dict[int, Member] = {}
+        self._nodes: dict[int, str] = {}
+        """Where each worker is, or was last."""
         self._layouts = Layouts()
         self._suspects: set[tuple[int, int]] = set()
         """Run and index of batches in whose task a worker was lost."""
@@ -128,6 +146,7 @@ class RayBackend:
 
     def spawn(self, worker: int) -> None:
         """See Backend."""
+        self._nodes.pop(worker, None)
         if self._gone or not self._cluster.is_joined:
             raise self._cluster.gone()
         resources = self._cluster.resources
@@ -231,8 +250,7 @@ class RayBackend:
 
     def node(self, worker: int) -> str:
         """See Backend."""
-        member = self._members.get(worker)
-        return member.node if member else ""
+        return self._nodes.get(worker, "")
 
     def kill(self, worker: int) -> None:
         """See Backend."""
@@ -315,7 +333,7 @@ class RayBackend:
         answer = call.future.result()
         if call.kind is Kind.BEGIN:
             member.place, found, answer = answer
-            assert member.place is not None
+            self._nodes[member.worker] = member.node
             if found:
                 yield from self._refuse(member, other_version(member.node, found))
                 return

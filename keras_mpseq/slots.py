@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -166,6 +166,9 @@ def whole_pages(nbytes: int) -> int:
 class Slot:
     """One process's view of a slot. Owns its descriptor; mappings live as long as arrays over them."""
 
+    remedy: ClassVar[str] = "Raise max_bytes, or lower workers, prefetch or the batch size."
+    """For a batch that is too large."""
+
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.capacity = 0
@@ -262,7 +265,7 @@ class Slot:
         if need > self._room:
             raise SlotTooSmallError(
                 f"The batch needs {need:,} bytes of shared memory and max_bytes leaves {self._room:,} for one batch",
-                remedy="Raise max_bytes, or lower workers, prefetch or the batch size.",
+                remedy=self.remedy,
             )
         # Twice as large as before, so that a batch built piece by piece does not remap for each piece: pages
         # that nobody touches cost nothing.
