@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from keras_mpseq.messages import Build, Setup, Skip, State
 
 
+_IMPORTS = (
+    "Install the module on every node, or name it in runtime_env of RayOptions, as in "
+    '{"py_modules": ["folder/my_package"]}.'
+)
+
+
 class Place(NamedTuple):
     """Where the actor is."""
 
@@ -149,6 +155,7 @@ class RayWorker:
     def _load(self, state: State, pieces: Sequence[Any]) -> Any:
         import numpy as np
 
+        from keras_mpseq.errors import PayloadError
         from keras_mpseq.worker import unpacked
 
         del state
@@ -158,7 +165,12 @@ class RayWorker:
             buffer = np.array(piece) if number and not self._share else np.asarray(piece)
             buffer.flags.writeable = False
             buffers.append(buffer.data)
-        return unpacked(buffers)
+        try:
+            return unpacked(buffers)
+        except PayloadError as error:
+            if isinstance(error.__cause__, ImportError):
+                error.remedy = f"{_IMPORTS} {error.remedy}"
+            raise
 
     def tell(self, message: Any, *pieces: Any) -> Answer:
         """Obey *message*, which comes with the segments *pieces* of a version."""

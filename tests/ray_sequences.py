@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_mpseq import SafeSequence
-from tests.sequences import Draws, address, once
+from tests.sequences import Draws, LargeDraws, address, append_line, once
 
 
 def kill_self() -> None:
@@ -76,3 +76,15 @@ class Samples(SafeSequence):
     def __getitem__(self, index: int) -> Any:
         x = self.rng(index).normal(size=(8, 3))
         return x, x.sum(axis=1, keepdims=True)
+
+
+class Logged(LargeDraws):
+    """Writes each index that is built to a file."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(60)
+        self.log = str(log)
+
+    def __getitem__(self, index: int) -> Any:
+        append_line(self.log, str(index))
+        return super().__getitem__(index)
