@@ -70,7 +70,7 @@ PAGES = (
         "pipeline.md",
         "Pipelines",
         "What you iterate: batches as a `tf.data.Dataset`, or in NumPy.",
-        ("to_dataset", "generator_dataset", "process_map", "Loader"),
+        ("to_dataset", "generator_dataset", "process_map", "Loader", "RayOptions"),
         (Stats, RaggedValue, SparseValue),
         setup="import keras_mpseq\nimport numpy as np\nimport tensorflow as tf\nfrom keras_mpseq import Loader\n\n"
         "sequence = [(np.zeros((2, 3)), np.zeros(2))] * 4\ntrain = print",

@@ -22,9 +22,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -40,6 +39,9 @@ from keras_mpseq.ray_losses import failure, how, is_loss, never_began, not_start
 from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.ray_store import RemoteSlot, StoredSegment
 from keras_mpseq.worker import dump_error
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _STORE_SHARE = 2
 """Batches may take one part in so many of the object store: Ray frees what was let go up to a second later."""

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_mpseq.messages import Batch, Build, Done, Failure, Layout, Past
 from keras_mpseq.ray_actor import Answer, Place
 from keras_mpseq.ray_store import RemoteSlot
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Kind(Enum):

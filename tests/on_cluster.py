@@ -46,7 +46,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def no_hang(cluster: Any) -> Iterator[None]:
-    with alarm("The test on Ray hangs."):
+    with alarm("The test on Ray hangs.", 2 * SCRIPT_S):
         yield
 
 

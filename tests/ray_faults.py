@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from keras_mpseq import Loader, RayOptions
+from tests.namespaces import in_namespace, why_no_namespace
 from tests.sequences import LargeDraws, frozen
 
 BATCHES = 60
@@ -59,21 +58,7 @@ class Outcome(NamedTuple):
     """That were at work in the end."""
 
 
-# --- a cluster in a namespace of its own ------------------------------------------------------------
-
-
-def in_namespace(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run *command* where there is no network but the loopback."""
-    script = 'ip link set lo up && exec "$@"'
-    return subprocess.run(["unshare", "--net", "sh", "-c", script, "sh", *command], text=True, **settings)
-
-
-def why_no_namespace() -> str:
-    """Return why there can be no such namespace here; "" if there can."""
-    if not (shutil.which("unshare") and shutil.which("ip")):
-        return "unshare and ip are needed for a network namespace"
-    tried = in_namespace(["true"], capture_output=True)
-    return tried.stderr.strip() if tried.returncode else ""
+# --- clusters ----------------------------------------------------------------------------------------
 
 
 @contextmanager

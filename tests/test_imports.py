@@ -29,13 +29,16 @@ LAYERS: list[set[str]] = [
     {"state.*"},
     # What crosses boundaries, and what follows from numbers alone.
     {"errors", "order", "deadlines", "messages", "events", "limits", "machine"},
+    {"ray_options"},
     # Pure decisions; small mechanisms over the system.
     {"staff", "trace", "native", "stacks", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
     {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
-    {"batched", "process", "epochs", "local_backend"},
+    {"batched", "process", "epochs", "local_backend", "ray_actor", "ray_store", "ray_cluster"},
+    {"ray_calls", "ray_losses"},
+    {"ray_backend"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},
     {"delivery", "serial", "mapper", "generators"},
@@ -70,6 +73,7 @@ HEAVY = {
     "h5py": set(),
     "pandas": set(),
     "libcst": {"lint.*"},
+    "ray": {"ray_backend", "ray_cluster", "ray_store", "ray_losses"},
     "pytest": {"testing"},
 }
 """Packages that take long to import, or that are extras, and the modules that may import them when they are loaded."""

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, alarm
-from tests.ray_faults import why_no_namespace
+from tests.namespaces import NAMESPACE, why_no_namespace
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_no_namespace()), reason=why_no_namespace())]
-RUN_S = 400.0
+RUN_S = 800.0
 """For all tests of a run; reached only by a hang: each has an alarm of its own."""
 CONTRACT = {
     "tests/test_identical.py": [
@@ -89,8 +89,7 @@ def run(arguments: Sequence[object], folder: Path) -> str:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
     }
-    script = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable]
-    command = [*script, *map(str, arguments)]
+    command = [*NAMESPACE, sys.executable, *map(str, arguments)]
     with (
         subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
