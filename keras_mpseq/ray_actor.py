@@ -49,10 +49,8 @@ class Answer(NamedTuple):
 
     said: bytes
     """The pickled messages of the worker."""
-    memory: NDArray[np.uint8] | None = None
-    """What it put into the slot."""
-    start: int = 0
-    """Where in the slot that begins."""
+    pieces: tuple[tuple[int, NDArray[np.uint8]], ...] = ()
+    """The batches: memory, and where in the slot it is."""
 
 
 Begun: TypeAlias = tuple[Place, tuple[str, str] | None, Answer]
@@ -131,14 +129,8 @@ class RayWorker:
         from keras_mpseq.errors import MpseqError
         from keras_mpseq.launcher import child_environment
         from keras_mpseq.messages import Unfit
-        from keras_mpseq.slots import Slot
+        from keras_mpseq.ray_slot import StoreSlot
         from keras_mpseq.worker import Worker, dump_error
-
-        class StoreSlot(Slot):
-            remedy = (
-                "Raise max_bytes, lower workers, prefetch or the batch size, or give Ray's object store more memory "
-                "(ray start --object-store-memory): batches may take half of it."
-            )
 
         hidden = child_environment(setup.threads)
         os.environ.update({k: v for k, v in hidden.items() if not (self._gpus and "VISIBLE_DEVICES" in k)})
@@ -186,13 +178,11 @@ class RayWorker:
         if given is not None:
             self._slot.begin(message.room)
             self._slot.empty(given.shape, given.dtype)[...] = given
+        self._slot.alone = len(message.indices) == 1
         self._worker.obey(message)
-        # A batch may consist of what it was made of, and then lies where that does.
         outcomes = (outcome for said in self._mailbox.said if isinstance(said, Done) for outcome in said.outcomes)
-        begins = (leaf.offset for outcome in outcomes if isinstance(outcome, Batch) for leaf in outcome.leaves)
-        start = min(begins, default=-1)
-        answer = self._answer()
-        return answer if start < 0 else answer._replace(memory=self._slot.written(start), start=start)
+        leaves = [leaf for outcome in outcomes if isinstance(outcome, Batch) for leaf in outcome.leaves]
+        return self._answer()._replace(pieces=self._slot.pieces(leaves))
 
     def _answer(self) -> Answer:
         said, self._mailbox.said = self._mailbox.said, []

@@ -16,9 +16,7 @@ import contextlib
 import os
 import pickle
 import queue
-import selectors
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +31,9 @@ from keras_mpseq.launcher import child_environment
 from keras_mpseq.messages import Build, Done, Layout, Setup, Skip, Stop, Unfit
 from keras_mpseq.options import Options
 from keras_mpseq.ray_actor import Answer, RayWorker, versions
-from keras_mpseq.ray_calls import Call, Job, Kind, Layouts, Member
+from keras_mpseq.ray_calls import Call, Job, Kind, Layouts, Member, late, next_late
 from keras_mpseq.ray_cluster import Cluster
+from keras_mpseq.ray_ear import Ear
 from keras_mpseq.ray_losses import failure, how, is_loss, never_began, not_started, other_version
 from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.ray_store import RemoteSlot, StoredSegment
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
 _STORE_SHARE = 2
 """Batches may take one part in so many of the object store: Ray frees what was let go up to a second later."""
-_DOUBT_S = 10.0
-"""For the head of the cluster to come back where nothing else tells that it is gone."""
 _LAST_ANSWERS_S = 1.0
 """For what an actor answered before it died."""
 _LAST_S = 5.0
@@ -129,12 +126,7 @@ class RayBackend:
         self._heard: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._left: list[Said | Ended] = []
         """What `close_early` heard."""
-        self._doubt: float | None = None
-        """Until when the head of the cluster may come back."""
-        self._gone = False
-        self._bell = Bell()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._bell, selectors.EVENT_READ, None)
+        self._ear = Ear(cluster)
         self._closed = False
         self._remote: Any = ray.remote(concurrency_groups={"beside": 1, "life": 1})(RayWorker)
         _backends.add(self)
@@ -142,14 +134,14 @@ class RayBackend:
     def start(self) -> None:
         """See Backend."""
         self._cluster.check_room(self._setup.workers)
-        self._watch_head()
+        self._ear.call()
 
     # --- what workers are told ---
 
     def spawn(self, worker: int) -> None:
         """See Backend."""
         self._nodes.pop(worker, None)
-        if self._gone or not self._cluster.is_joined:
+        if self._ear.gone or not self._cluster.is_joined:
             raise self._cluster.gone()
         resources = self._cluster.resources
         actor = self._remote.options(
@@ -175,8 +167,8 @@ class RayBackend:
         if member is None:
             return
         if not self._cluster.is_joined:
-            self._gone = True
-            self._bell.ring()
+            self._ear.gone = True
+            self._ear.bell.ring()
             return
         match message:
             case Build():
@@ -212,7 +204,7 @@ class RayBackend:
 
     def _make(self, call: Call) -> None:
         """Make *call*, and have its answer put into the queue."""
-        heard, bell = self._heard, self._bell
+        heard, bell = self._heard, self._ear.bell
 
         def hear(future: Future[Any]) -> None:
             call.future = future
@@ -270,31 +262,23 @@ class RayBackend:
         """See Backend."""
         now = time.monotonic()
         times = [left for left in (timeout_s, self._next_spare(now)) if left is not None]
-        times += [max(0.0, one.dying_until - now) for one in self._members.values() if one.dying is not None]
-        if self._doubt is not None:
-            times.append(max(0.0, self._doubt - now))
+        times += [one.dying_until - now for one in self._members.values() if one.dying is not None]
         if self._members and not self._cluster.is_joined:
             times.append(0.0)
-        return self._selector.select(min(times, default=None))
+        return self._ear.wait(min(times, default=None), now)
 
     def receive(self, ready: Any) -> list[Said | Ended]:
         """See Backend."""
         happened: list[Said | Ended] = []
-        for key, _ in ready:
-            if key.data is None:
-                self._bell.hush()
-            elif self._has_ended(key.fileobj):
-                self._watch_head()
+        self._ear.take(ready)
         while not self._heard.empty():
             happened += self._take(self._heard.get())
         now = time.monotonic()
         for member in [one for one in self._members.values() if one.dying is not None and now >= one.dying_until]:
             assert member.dying is not None
             happened += self._lost(member, member.dying)
-        if self._doubt is not None and now >= self._doubt:
-            self._watch_head(again=True)
-        if self._gone or (self._members and not self._cluster.is_joined):
-            self._gone = True
+        if self._ear.gone or (self._members and not self._cluster.is_joined):
+            self._ear.gone = True
             happened += [what for member in list(self._members.values()) for what in self._bury(member, _GONE)]
         if self._options.hedge is not None:
             self._send_spares(self._options.hedge)
@@ -421,8 +405,8 @@ class RayBackend:
             job.over = True
         node, stack = member.node, member.stack if member.interrupted else ""
         yield Ended(member.worker, status, stack, why, node)
-        if why and self._doubt is not None:
-            self._watch_head(again=True)
+        if why:
+            self._ear.doubt()
 
     def _blame(self, member: Member) -> None:
         """Say in its slot how far the oldest task of *member* was; nothing where that is not certain."""
@@ -451,62 +435,22 @@ class RayBackend:
 
     def _next_spare(self, now: float) -> float | None:
         """Return in how many seconds a second worker is to be asked."""
-        if self._options.hedge is None:
-            return None
-        waiting = [
-            0.0 if member.silent else max(0.0, member.since + self._options.hedge - now)
-            for member in self._members.values()
-            if (job := member.oldest) is not None and not job.spare and self._helper(member)
-        ]
-        return min(waiting, default=None)
+        return next_late(self._members.values(), self._options.hedge, now)
 
     def _send_spares(self, hedge: float) -> None:
         """Give the oldest task of each actor that is late to another one as well, once: nothing is taken back."""
-        now = time.monotonic()
-        for member in self._members.values():
-            job, helper = member.oldest, self._helper(member)
-            if job is None or job.spare or helper is None or not (member.silent or now - member.since >= hedge):
-                continue
+        for member, job, helper in late(self._members.values(), hedge, time.monotonic()):
             job.spare = True
             helper.spares += 1
             self._make(
                 Call(helper, Kind.BUILD, self._building(helper, job.message), Job(job.message, 1, (member, job)))
             )
 
-    def _helper(self, member: Member) -> Member | None:
-        others = [
-            one
-            for one in self._members.values()
-            if one is not member and one.place is not None and not (one.silent or one.stopping or one.interrupted)
-        ]
-        return min(others, key=lambda one: len(one.calls), default=None)
-
-    # --- the head of the cluster ---
-
-    def _watch_head(self, *, again: bool = False) -> None:
-        """Connect to the head, whose end then ends the connection; where nobody answers, once more after a while."""
-        self._doubt = None
-        line = self._cluster.line()
-        if line is not None:
-            self._selector.register(line, selectors.EVENT_READ, line)
-        elif again:
-            self._gone = True
-        else:
-            self._doubt = time.monotonic() + _DOUBT_S
-
-    def _has_ended(self, line: Any) -> bool:
-        """Read what the head says, which means nothing to us; tell whether it hung up."""
-        with contextlib.suppress(OSError):
-            if line.recv(1 << 16):
-                return False
-        self._selector.unregister(line)
-        return True
-
     # --- the end ---
 
     def wake(self) -> None:
         """See Backend."""
-        self._bell.ring()
+        self._ear.bell.ring()
 
     def close_early(self) -> None:
         """Close while Ray is there, at the end of this process."""
@@ -523,7 +467,7 @@ class RayBackend:
         deadline = time.monotonic() + patience_s
         self._closed = True
         with contextlib.ExitStack() as end:  # Carried out, last first, also when Ctrl-C interrupts the wait.
-            end.callback(self._close_files)
+            end.callback(self._ear.close)
             end.callback(self.let_go)
             for worker in list(self._members):
                 self.send(worker, Stop())
@@ -537,46 +481,8 @@ class RayBackend:
             self._end(member)
         self._members.clear()
 
-    def _close_files(self) -> None:
-        self._selector.close()
-        self._cluster.hang_up()
-        self._bell.close()
-
 
 def _one_by_one(message: Build) -> Iterator[Build]:
     """Yield a message for each batch."""
     for at, index in enumerate(message.indices):
         yield message._replace(indices=(index,), inputs=message.inputs[at : at + 1])
-
-
-class Bell:
-    """A pipe that ends a wait; may be rung from any thread, also after it was closed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ends = os.pipe()
-        self._open = True
-        for end in self._ends:
-            os.set_blocking(end, False)
-
-    def fileno(self) -> int:
-        """Return the descriptor, to wait on."""
-        return self._ends[0]
-
-    def ring(self) -> None:
-        """Let the wait end."""
-        with self._lock, contextlib.suppress(BlockingIOError):  # A full pipe wakes as well.
-            if self._open:
-                os.write(self._ends[1], b"\0")
-
-    def hush(self) -> None:
-        """Take in that it rang."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._ends[0], 4096)
-
-    def close(self) -> None:
-        """Free the pipe."""
-        with self._lock:
-            self._open = False
-            for end in self._ends:
-                os.close(end)

@@ -6,7 +6,7 @@ Nothing here calls Ray.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ class Layouts:
         layouts: list[Layout] = []
         outcomes: list[Batch | Failure | Past] = []
         for done, answer in job.answers:
-            shift = slot.hold(answer.memory, answer.start) if answer.memory is not None else 0
+            shift = slot.hold(answer.pieces)
             for outcome in done.outcomes:
                 if isinstance(outcome, Batch):
                     layouts += self._learned(by.layouts[outcome.layout], to)
@@ -171,3 +171,35 @@ class Layouts:
             return []
         to.told.add(number)
         return [Layout(number, structure)]
+
+
+def next_late(members: Collection[Member], hedge: float | None, now: float) -> float | None:
+    """Return in how many seconds an actor will be late that another can help; None for never."""
+    if hedge is None:
+        return None
+    waiting = [
+        0.0 if member.silent else max(0.0, member.since + hedge - now)
+        for member in members
+        if (job := member.oldest) is not None and not job.spare and _helper(members, member)
+    ]
+    return min(waiting, default=None)
+
+
+def late(members: Collection[Member], hedge: float, now: float) -> Iterator[tuple[Member, Job, Member]]:
+    """Yield each actor that is late, its oldest job, and who can build that as well; one whose job has none yet."""
+    for member in members:
+        job, helper = member.oldest, _helper(members, member)
+        if job is None or job.spare or helper is None:
+            continue
+        if member.silent or now - member.since >= hedge:
+            yield member, job, helper
+
+
+def _helper(members: Collection[Member], member: Member) -> Member | None:
+    """Return another actor that has least to do, of those that can be relied on."""
+    others = [
+        one
+        for one in members
+        if one is not member and one.place is not None and not (one.silent or one.stopping or one.interrupted)
+    ]
+    return min(others, key=lambda one: len(one.calls), default=None)

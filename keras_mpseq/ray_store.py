@@ -7,7 +7,7 @@ read-only, for as long as arrays are over it. Ray copies an object to this machi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import ray
 from numpy.typing import NDArray
 
 from keras_mpseq.messages import Leaf
-from keras_mpseq.slots import ALIGNMENT, SLOT_HEAD, LeaseEnd, Slot, aligned, leased
+from keras_mpseq.slots import ALIGNMENT, SLOT_HEAD, Lease, LeaseEnd, Slot, aligned
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +55,7 @@ class RemoteSlot:
         """What the batches are made of, if they are made of something."""
         self._pieces: list[tuple[int, NDArray[np.uint8]]] = []
         """What was returned, and where in the slot it would begin."""
+        self._end = 0
         self._lease_end: LeaseEnd | None = None
         self._progress: int | None = None
         self.since = 0.0
@@ -91,19 +92,18 @@ class RemoteSlot:
 
     def empty(self) -> None:
         """Let go of what lies in the slot."""
-        self._pieces.clear()
+        self._pieces, self._end = [], 0
 
-    def hold(self, memory: NDArray[np.uint8], start: int) -> int:
-        """Take in what a worker returned; return by how much its leaves, which begin at *start*, lie further on."""
-        if not memory.nbytes:
+    def hold(self, pieces: Sequence[tuple[int, NDArray[np.uint8]]]) -> int:
+        """Take in what a call returned; return by how much its leaves lie further on than it says."""
+        if not pieces:
             return 0
-        at = start
-        if self._pieces:
-            last, before = self._pieces[-1]
-            at = last + aligned(before.nbytes)
-        self._pieces.append((at, _aligned(memory)))
-        self.nbytes = max(self.nbytes, at + memory.nbytes)
-        return at - start
+        shift = self._end - min(start for start, _ in pieces) if self._pieces else 0
+        for start, memory in pieces:
+            self._pieces.append((start + shift, _aligned(memory)))
+            self._end = max(self._end, start + shift + aligned(memory.nbytes))
+        self.nbytes = max(self.nbytes, self._end)
+        return shift
 
     def arrays(self, leaves: Iterable[Leaf], dtypes: Iterable[np.dtype[Any]], copy: bool) -> list[NDArray[Any]]:
         """See PoolSlot."""
@@ -113,10 +113,10 @@ class RemoteSlot:
         return [view.copy() for view in views] if copy else views
 
     def _bytes_of(self, leaf: Leaf) -> NDArray[np.uint8]:
-        for start, memory in reversed(self._pieces):
-            if start <= leaf.offset:
+        for start, memory in self._pieces:
+            if leaf.nbytes and start <= leaf.offset < start + memory.nbytes:
                 return memory[leaf.offset - start : leaf.offset - start + leaf.nbytes]
-        return np.empty(0, np.uint8)  # A batch of no bytes, of which nothing was returned.
+        return np.empty(0, np.uint8)  # Of a leaf of no bytes nothing is returned.
 
     def leased(
         self,
@@ -126,10 +126,12 @@ class RemoteSlot:
         ended: Callable[[LeaseEnd], object],
     ) -> list[NDArray[Any]]:
         """See PoolSlot. The object is the consumer's from now on: nothing here holds it."""
-        ((start, memory),) = self._pieces
-        self._pieces.clear()
-        moved = [leaf._replace(offset=leaf.offset - start) for leaf in leaves]
-        self._lease_end, arrays = leased(memory, moved, dtypes, number, ended)
+        lease = Lease(self._pieces[0][1])
+        self._lease_end = LeaseEnd(lease, ended)
+        self._lease_end.number = number  # Before the arrays are anybody's.
+        self._pieces = [(start, np.asarray(Held(memory, lease))) for start, memory in self._pieces]
+        arrays = self.arrays(leaves, dtypes, copy=False)
+        self._pieces = []
         return arrays
 
     def reserve(self, nbytes: int) -> None:
@@ -140,6 +142,16 @@ class RemoteSlot:
         self._pieces.clear()
         if self._given is not None:
             self._given.close()
+
+
+class Held:
+    """The base of arrays over one piece of a batch: with the last of them, of whichever piece, the lease ends."""
+
+    __slots__ = ("__array_interface__", "lease", "memory")
+
+    def __init__(self, memory: NDArray[np.uint8], lease: Lease) -> None:
+        self.memory, self.lease = memory, lease
+        self.__array_interface__ = memory.__array_interface__
 
 
 def _aligned(memory: NDArray[np.uint8]) -> NDArray[np.uint8]:

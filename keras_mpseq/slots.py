@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -31,6 +31,7 @@ from keras_mpseq.messages import Leaf
 with contextlib.suppress(ImportError):  # Windows has none, and no worker.
     import fcntl
 
+S = TypeVar("S", bound="Slot")
 ALIGNMENT = 64
 """Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
 _MFD_NOEXEC_SEAL = 0x0008  # linux/memfd.h
@@ -181,7 +182,7 @@ class Slot:
         self.remap()
 
     @classmethod
-    def new(cls) -> Slot:
+    def new(cls: type[S]) -> S:
         """Make a slot."""
         fd = anonymous_file()
         never_shrinks(fd)
@@ -321,8 +322,15 @@ class Slot:
         *ended* must be a function in C (decision S17).
         """
         end = max((leaf.offset + leaf.nbytes for leaf in leaves), default=0)
-        self._lease_end, arrays = leased(self._memory(end), leaves, dtypes, number, ended)
-        return arrays
+        lease = Lease(self._memory(end))
+        self._lease_end = LeaseEnd(lease, ended)
+        self._lease_end.number = number  # Before the arrays are anybody's.
+        memory = np.asarray(lease)
+        del lease
+        return [
+            memory[leaf.offset : leaf.offset + leaf.nbytes].view(dtype).reshape(leaf.shape)
+            for leaf, dtype in zip(leaves, dtypes, strict=True)
+        ]
 
     def _memory(self, end: int) -> NDArray[np.uint8]:
         if end > self.capacity:
@@ -362,22 +370,3 @@ class LeaseEnd(weakref.ref[Lease]):
 
     __slots__ = ("number",)
     number: int
-
-
-def leased(
-    memory: NDArray[np.uint8],
-    leaves: Iterable[Leaf],
-    dtypes: Iterable[np.dtype[Any]],
-    number: int,
-    ended: Callable[[LeaseEnd], object],
-) -> tuple[LeaseEnd, list[NDArray[Any]]]:
-    """Return the end of a lease on *memory*, to be kept until it has come, and the arrays; see `Slot.leased`."""
-    lease = Lease(memory)
-    end = LeaseEnd(lease, ended)
-    end.number = number  # Before the arrays are anybody's.
-    base = np.asarray(lease)
-    del lease
-    return end, [
-        base[leaf.offset : leaf.offset + leaf.nbytes].view(dtype).reshape(leaf.shape)
-        for leaf, dtype in zip(leaves, dtypes, strict=True)
-    ]

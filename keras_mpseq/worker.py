@@ -151,7 +151,7 @@ class Worker:
         number: int,
         channel: Mouth,
         setup: Setup,
-        slots: list[Slot],
+        slots: Sequence[Slot],
         sequence: Any,
         load: Callable[[State, Sequence[Any]], Any] = load,
     ) -> None:

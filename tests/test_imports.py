@@ -36,8 +36,9 @@ LAYERS: list[set[str]] = [
     {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
+    {"ray_slot"},
     {"batched", "process", "epochs", "local_backend", "ray_actor", "ray_store", "ray_cluster"},
-    {"ray_calls", "ray_losses"},
+    {"ray_calls", "ray_losses", "ray_ear"},
     {"ray_backend"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},

@@ -5,6 +5,7 @@ Ray listens on all interfaces, so that these run where there is no network; see 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,8 +54,13 @@ class _Built:
 
 
 @contextmanager
-def ray_data(sequence: Batches) -> Iterator[tf.data.Dataset]:
-    """Ray Data: map_batches on as many actors, and iter_batches in order, feeding from_generator."""
+def ray_data(sequence: Batches, rows: bool) -> Iterator[tf.data.Dataset]:
+    """Ray Data: map_batches on as many actors, and iter_batches in order, feeding from_generator.
+
+    Args:
+        sequence: What is built.
+        rows: Blocks as Ray Data chooses them, from which batches of equal size are cut; else a block is a batch.
+    """
     import ray.data
 
     with _started():
@@ -62,15 +68,21 @@ def ray_data(sequence: Batches) -> Iterator[tf.data.Dataset]:
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
         batch = sequence[0]
-        built = ray.data.range(len(sequence)).map_batches(
+        blocks = None if rows else len(sequence)
+        built = ray.data.range(len(sequence), override_num_blocks=blocks).map_batches(
             _Built, batch_size=1, concurrency=WORKERS, fn_constructor_args=(sequence,)
         )
 
         def batches() -> Iterator[NDArray[Any]]:
-            for rows in built.iter_batches(batch_size=len(batch), prefetch_batches=_AHEAD * WORKERS):
-                yield np.asarray(rows["batch"])
+            size = len(batch) if rows else None
+            for columns in built.iter_batches(batch_size=size, prefetch_batches=_AHEAD * WORKERS):
+                yield np.asarray(columns["batch"])
 
         yield tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec(batch.shape, batch.dtype))
 
 
-ON_RAY = {"ours-ray": ours, "ray-data": ray_data}
+ON_RAY = {
+    "ours-ray": ours,
+    "ray-data": functools.partial(ray_data, rows=False),
+    "ray-data-rows": functools.partial(ray_data, rows=True),
+}

@@ -30,6 +30,7 @@ NAMES = {
     "grain": "grain",
     "ours": "ours on this machine",
     "ray-data": "Ray Data",
+    "ray-data-rows": "Ray Data, blocks of its own",
     "datasets": "datasets",
     "copyto": "np.copyto",
     "slices": "from_tensor_slices",
