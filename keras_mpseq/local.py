@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 from numpy.typing import DTypeLike, NDArray
 
 from keras_mpseq.limits import Limits
+from keras_mpseq.shares import Shard
 
 T = TypeVar("T")
 
@@ -77,6 +78,8 @@ class Safe:
     workers: Any
     _limits: Limits
     """In `fit`, `evaluate` and `predict`."""
+    _shard: Shard
+    _uneven: str
 
 
 class Local:

@@ -22,7 +22,7 @@ from keras_mpseq.elements import Elements
 from keras_mpseq.errors import Failure, SpecMismatchError, UserCodeError
 from keras_mpseq.loader import feed_of
 from keras_mpseq.local import Safe, set_epoch
-from keras_mpseq.options import check_sequence, checked, length_of
+from keras_mpseq.options import check_sequence, checked, length_of, steps_of
 from keras_mpseq.run import Stats
 from keras_mpseq.spec import ElementSpec, lists_to_tuples
 
@@ -84,8 +84,9 @@ class Pipeline:
 
     @property
     def length(self) -> int | None:
-        """Batches of the sequence now; None if it is infinite."""
-        return length_of(self._sequence)
+        """Batches of an epoch now, on this shard; None if the sequence is infinite."""
+        length = length_of(self._sequence)
+        return None if length is None else steps_of(self._sequence, length, self._feed.source.options)
 
     @property
     def within(self) -> bool:

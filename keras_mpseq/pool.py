@@ -90,9 +90,16 @@ class Pool:
             self._tell_driver()
             return run
 
-    def refreshed(self, run: Run, taken: int) -> Run:
+    def settle(self) -> None:
         """See Source."""
-        begun = self.epochs.again(run.begun, taken)
+        with self._whole():
+            self._end_dropped()
+        with self._beginning:
+            self.epochs.end_dropped()
+
+    def refreshed(self, run: Run, taken: int, skipped: int) -> Run:
+        """See Source."""
+        begun = self.epochs.again(run.begun, taken, skipped)
         with self._whole():
             if begun.length == run.begun.length and self._engine.is_current(run):
                 return run

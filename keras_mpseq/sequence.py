@@ -18,6 +18,7 @@ from keras_mpseq import role
 from keras_mpseq.limits import SLOW_WARNING_S, Limits
 from keras_mpseq.local import Safe, context, local_of
 from keras_mpseq.order import rng_of
+from keras_mpseq.shares import Shard, Uneven, check_shard, check_uneven
 
 if TYPE_CHECKING or role.in_worker:
 
@@ -71,6 +72,8 @@ class SafeSequence(_Base, Safe):
             may take before its worker is replaced.
         slow_warning_s: Seconds after which a batch that is still being built is logged.
         max_tasks_per_worker: Batches after which a worker is replaced by a fresh process.
+        shard: As in `Loader`, like the following: (i, n), this process's share of each epoch, or "auto".
+        uneven: What happens when n does not divide the number of batches.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -97,6 +100,7 @@ class SafeSequence(_Base, Safe):
         self.seed = 0
         self.strict = False
         self._limits = Limits()
+        self._shard, self._uneven = (0, 1), "error"
         self._workers = 1
         self._use_multiprocessing = None
         self._max_queue_size = 10
@@ -113,6 +117,8 @@ class SafeSequence(_Base, Safe):
         timeout: float | None = None,
         slow_warning_s: float | None = SLOW_WARNING_S,
         max_tasks_per_worker: int | None = None,
+        shard: Shard = (0, 1),
+        uneven: Uneven = "error",
     ) -> None:
         """Store the settings; processes start when the sequence is iterated."""
         for name, value, least in (
@@ -135,6 +141,7 @@ class SafeSequence(_Base, Safe):
         self.seed = int(seed)
         self.strict = bool(strict)
         self._limits = limits
+        self._shard, self._uneven = check_shard(shard), check_uneven(uneven)
 
     @property
     def epoch(self) -> int:

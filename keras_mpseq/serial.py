@@ -54,9 +54,14 @@ class Serial:
             self._over(run)
             self.epochs.dropped.put(run.begun)
 
-    def refreshed(self, run: Run, taken: int) -> Run:
+    def settle(self) -> None:
+        """See Source."""
+        self._end_dropped()
+        self.epochs.end_dropped()
+
+    def refreshed(self, run: Run, taken: int, skipped: int) -> Run:
         """See Source. What changed since cannot be told here, so a batch that was peeked at is built again."""
-        return Run(next(self._numbers), self.epochs.again(run.begun, taken))
+        return Run(next(self._numbers), self.epochs.again(run.begun, taken, skipped))
 
     def take(self, run: Run, wait: bool = True) -> Answer:
         """See Source; the next batch is never ready before it is waited for."""

@@ -27,18 +27,19 @@ LAYERS: list[set[str]] = [
     {"role"},
     # What a sequence holds and reaches.
     {"state.*"},
+    {"shares"},
     # What crosses boundaries, and what follows from numbers alone.
-    {"errors", "order", "deadlines", "messages", "events", "limits", "machine"},
+    {"errors", "order", "deadlines", "messages", "events", "limits", "machine", "ranks"},
     # Pure decisions; small mechanisms over the system.
     {"staff", "trace", "native", "stacks", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
     {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
-    {"batched", "process", "epochs", "local_backend"},
+    {"batched", "process", "epochs", "local_backend", "padding", "resuming"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},
-    {"delivery", "serial", "mapper", "generators"},
+    {"delivery", "serial", "mapper", "generators", "iteration"},
     {"inputs", "watch"},
     {"crew"},
     {"engine"},
