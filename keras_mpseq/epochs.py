@@ -37,7 +37,7 @@ class Begun(NamedTuple):
     pads: int = 0
     """Padding that was delivered before."""
     backwards: bool = False
-    """Only padding is left: the order is that of the epoch backwards, to find the batch that it is made of."""
+    """The order is that of what was over before, from its end on, to find the batch that padding is made of."""
 
 
 class Start(NamedTuple):
@@ -107,6 +107,11 @@ class Epochs:
                 raise self._changed(begun, length)
             return begun._replace(order=begun.order.after(taken), start=begun.start + taken, skipped=skipped)
 
+    def backwards(self, begun: Begun) -> Begun:
+        """Return what was over before *begun*, which was resumed, from its end to its beginning."""
+        whole = self._begun(begun.number)
+        return begun._replace(order=whole.order.backwards(begun.start), backwards=True)
+
     def _changed(self, begun: Begun, length: int | None) -> SequenceLengthError:
         return SequenceLengthError(
             f"The length of {type(self._sequence).__name__} changed from {begun.length} to {length} "
@@ -174,6 +179,4 @@ def _resumed(begun: Begun, position: int, skipped: int) -> Begun:
     size = begun.order.size
     over = position if size is None else min(position, size)
     pads = position - over
-    if begun.steps is not None and over == size and over - skipped + pads < begun.steps:
-        return begun._replace(order=begun.order.backwards(), start=over, skipped=skipped, pads=pads, backwards=True)
     return begun._replace(order=begun.order.after(over), start=over, skipped=skipped, pads=pads)

@@ -99,42 +99,61 @@ class Iteration(Iterator[Parts]):
                 return None
             if answer is Signal.END:
                 self._exhausted = True
-                if pads := self._padding():
-                    return pads
+                if self._wants_padding():
+                    if self._last is not None:
+                        return self._padding(self._last)
+                    self._look_back()
+                    continue
                 self._end()
                 break
+            if self._run.begun.backwards:
+                self._find(answer)
+                continue
             self._over += 1
             if isinstance(answer, Parts):
-                if taken := self._taking(answer):
-                    return taken
+                return self._taking(answer)
             elif isinstance(answer, MpseqError):
                 self._failed(answer)
         raise StopIteration
 
-    def _taking(self, parts: Parts) -> Parts | None:
-        begun = self._run.begun
-        if begun.steps is not None:
+    def _taking(self, parts: Parts) -> Parts:
+        if self._run.begun.steps is not None:
             self._last = parts
-        if begun.backwards:
-            self._source.abandon(self._run)
-            self._exhausted, self._over = True, 0
-            return None
         self._row = 0
         self._source.delivered += 1
         self._progress = Progress(self._over, self._progress.given + 1)
         return parts
 
-    def _padding(self) -> Parts | None:
-        steps, (_, given, pads) = self._run.begun.steps, self._progress
-        if steps is None or given + pads >= steps:
-            return None
-        if self._last is None:
+    # --- padding ---
+
+    def _wants_padding(self) -> bool:
+        steps = self._run.begun.steps
+        return steps is not None and self._progress.given + self._progress.pads < steps
+
+    def _padding(self, last: Parts) -> Parts:
+        self._progress = Progress(self._over, self._progress.given, self._progress.pads + 1)
+        return Parts(last.structure, padding(*last))
+
+    def _look_back(self) -> None:
+        """Have the last batch built anew that was delivered before the epoch was resumed."""
+        begun = self._run.begun
+        if begun.backwards or not begun.start:
             raise SequenceLengthError(
                 f"Share {self._source.options.shard} has no batch that padding could be made of",
                 remedy='See the log for what was skipped, or pass uneven="drop" or "wrap".',
             )
-        self._progress = Progress(self._over, given, pads + 1)
-        return Parts(self._last.structure, padding(*self._last))
+        self._dropped.detach()
+        self._begin(self._source.start(self._source.epochs.backwards(begun)))
+        self._exhausted = False
+
+    def _find(self, answer: Answer) -> None:
+        if isinstance(answer, Parts):
+            self._last, self._exhausted = answer, True
+            self._source.abandon(self._run)
+        elif isinstance(answer, MpseqError) and (self._source.options.on_error != "skip" or answer.index is None):
+            self._failed(answer)
+
+    # --- the run ---
 
     def _take(self, wait: bool) -> Answer:
         supply = self._run.begun.supply

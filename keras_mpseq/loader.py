@@ -206,7 +206,7 @@ class Loader:
         else:
             at = {"epoch": latest.epoch, "position": latest.position, "skipped": latest.skipped}
             begun = True
-        return snapshot(source.sequence, source.options, self._feed.spec, begun=begun, **at).as_json()
+        return snapshot(source.sequence, source.options, self._feed.spec_to_save, begun=begun, **at).as_json()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next `iter(loader)` go on where *state* was saved: with the next batch of the same epoch.

@@ -72,11 +72,12 @@ class Order:
         rest.size = None if self.size is None else max(self.size - start, 0)
         return rest
 
-    def backwards(self) -> Order:
-        """Return this finite order, from its end to its beginning."""
+    def backwards(self, end: int) -> Order:
+        """Return what is before position *end* of this finite order, from there to its beginning."""
         turned = copy.copy(self)
         turned._turns = None
-        turned._indices = np.array([self.index(position) for position in range(self.reach)][::-1], np.int64)
+        turned._indices = np.array([self.index(position) for position in range(end)][::-1], np.int64)
+        turned.size = end
         return turned
 
     def index(self, position: int) -> int:

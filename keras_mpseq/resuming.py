@@ -72,7 +72,7 @@ class State:
 def snapshot(
     sequence: Any,
     options: Options,
-    spec: ElementSpec | None,
+    spec: SavedSpec | None,
     *,
     epoch: int,
     position: int,
@@ -98,7 +98,7 @@ def snapshot(
         shard=options.shard,
         uneven=options.uneven,
         length=length_of(sequence),
-        spec=None if spec is None else saved_spec(spec),
+        spec=spec,
         sequence=_own_state(sequence),
     )
 

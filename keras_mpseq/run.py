@@ -13,7 +13,7 @@ from keras_mpseq.epochs import Begun, Epochs, Start
 from keras_mpseq.errors import MpseqError
 from keras_mpseq.options import Options
 from keras_mpseq.padding import weighted, weighted_spec
-from keras_mpseq.resuming import SavedSpec, State, restored_spec
+from keras_mpseq.resuming import SavedSpec, State, restored_spec, saved_spec
 from keras_mpseq.spec import ElementSpec
 
 if TYPE_CHECKING:
@@ -114,6 +114,9 @@ class Source(Protocol):
     def refreshed(self, run: Run, taken: int, skipped: int) -> Run:
         """Return *run*, or one for what is left after *taken* positions when the sequence has changed meanwhile."""
 
+    def start(self, begun: Begun) -> Run:
+        """Return a run for *begun*, as it is."""
+
     def settle(self) -> None:
         """End the epochs whose iterators were dropped."""
 
@@ -173,6 +176,11 @@ class Feed:
     def learn(self, spec: ElementSpec) -> None:
         """Take *spec*, which the first batches suggest; of a state that was loaded, the sizes count."""
         self.spec = spec if self.saved is None else restored_spec(spec, self.saved)
+
+    @property
+    def spec_to_save(self) -> SavedSpec | None:
+        """The spec as a state holds it; None where no batch was built and no state loaded."""
+        return self.saved if self.spec is None else saved_spec(self.spec)
 
     def begin_at(self, state: State) -> None:
         """Let the next epoch be what is left of that of *state*."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_mpseq.build import Job, build, call_hook, placed
 from keras_mpseq.codec import take_apart
-from keras_mpseq.epochs import Epochs
+from keras_mpseq.epochs import Begun, Epochs
 from keras_mpseq.errors import MpseqError, PoolClosedError, is_interrupt, user_error
 from keras_mpseq.local import close_resources, context
 from keras_mpseq.options import Options
@@ -53,6 +53,10 @@ class Serial:
             run = self._dropped.get()
             self._over(run)
             self.epochs.dropped.put(run.begun)
+
+    def start(self, begun: Begun) -> Run:
+        """See Source."""
+        return Run(next(self._numbers), begun)
 
     def settle(self) -> None:
         """See Source."""
