@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_mpseq.local import get_worker_info, per_worker
     from keras_mpseq.mapping import process_map
     from keras_mpseq.monitor import PipelineMonitor
+    from keras_mpseq.resume_data import ResumeData
     from keras_mpseq.sequence import SafeSequence
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ _HOME = {
     "install": "keras_bridge",
     "uninstall": "keras_bridge",
     "PipelineMonitor": "monitor",
+    "ResumeData": "resume_data",
     "check": "checks.api",
 }
 _JOINED = ("SafeSequence", "BatchedSequence", "fit", "install", "uninstall")
@@ -66,6 +68,7 @@ __all__ = [
     "PayloadError",
     "PipelineMonitor",
     "PoolClosedError",
+    "ResumeData",
     "SafeSequence",
     "SequenceLengthError",
     "SlotTooSmallError",

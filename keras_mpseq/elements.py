@@ -107,11 +107,9 @@ class Elements:
         self._feed.source.epochs.begin_at(number, Start(start, skipped))
 
     @property
-    def number(self) -> int:
-        """Of the epoch that began last."""
-        if self._ahead is not None:
-            return self._ahead.epoch
-        return self._feed.source.epochs.coming - 1
+    def next_number(self) -> int:
+        """Of the epoch whose first batch is taken next, when none is under way."""
+        return self._feed.source.epochs.coming if self._ahead is None else self._ahead.epoch
 
     def _begin(self) -> Iteration:
         ahead, self._ahead = self._ahead, None

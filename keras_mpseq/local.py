@@ -82,6 +82,13 @@ class Safe:
     _uneven: str
 
 
+class Trained(Protocol):
+    """What serves a `fit`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the trainer is."""
+
+
 class Local:
     """What one process keeps of a sequence: the epoch that began last, and its resources."""
 
@@ -92,6 +99,10 @@ class Local:
         """The epoch with which the next `fit` begins."""
         self.syncs = 0
         """How often `sync` was called."""
+        self.trained: Trained | None = None
+        """What serves the `fit` that runs on the sequence."""
+        self.resume: dict[str, Any] | None = None
+        """The state with which the next `fit` begins."""
         self.resources: dict[str, Any] = {}
         self.closers: list[Callable[[], object]] = []
 

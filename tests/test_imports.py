@@ -50,6 +50,7 @@ LAYERS: list[set[str]] = [
     {"dataset"},
     {"pipeline", "mapping", "interleaving"},
     {"keras_bridge", "legacy_bridge", "monitor"},
+    {"resume_data"},
     {"__init__"},
     # The validator: what rules say, what was seen, how it is told, who looks.
     {"rules.*"},
@@ -63,7 +64,7 @@ LAYERS: list[set[str]] = [
 
 HEAVY = {
     "tensorflow": {"dataset", "mapping", "interleaving"},
-    "keras": {"sequence", "keras_bridge", "monitor", "cli.*"},
+    "keras": {"sequence", "keras_bridge", "monitor", "resume_data", "cli.*"},
     "tf_keras": {"legacy_bridge"},
     "rich": {"cli.*", "reporting.*"},
     "sklearn": {"cli.*"},
