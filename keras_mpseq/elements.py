@@ -34,6 +34,10 @@ class Elements:
         self._ahead: Iteration | None = None
         self._latest: weakref.ref[Iteration] | None = None
         self._origin: Begun | None = None
+        self.may_begin_again = False
+        """The consumer may want the epoch that it has begun from its beginning."""
+        self._given_back: Iteration | None = None
+        """An iteration that was dropped after so few batches that it can begin again with them."""
         self.before_batch: Callable[[], None] | None = None
         """Called before each batch is taken, and before each iteration begins."""
         self.grouping = True
@@ -89,8 +93,14 @@ class Elements:
             iteration = self._begin()
             iteration.before_batch = self.before_batch
             self._latest, self._origin = weakref.ref(iteration), iteration.origin
-            with contextlib.closing(iteration):
+            iteration.kept = [] if self.may_begin_again else None
+            try:
                 yield iteration
+            finally:
+                if iteration.kept and not iteration.ended:
+                    self._given_back = iteration
+                else:
+                    iteration.close()
 
     @property
     def under_way(self) -> Iteration | None:
@@ -100,6 +110,10 @@ class Elements:
 
     def rewind(self) -> None:
         """Let the epoch that began last begin once more."""
+        given_back, self._given_back = self._given_back, None
+        if given_back is not None and given_back.put_back():
+            self._ahead = given_back
+            return
         if self._latest and (latest := self._latest()):
             latest.close()
         assert self._origin is not None
@@ -113,6 +127,9 @@ class Elements:
 
     def _begin(self) -> Iteration:
         ahead, self._ahead = self._ahead, None
+        if self._given_back is not None:
+            self._given_back.close()
+            self._given_back = None
         if ahead is not None:
             ahead.refresh()
             iteration = ahead

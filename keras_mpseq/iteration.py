@@ -18,6 +18,8 @@ from keras_mpseq.streams import in_its_words
 _SKIPS_NAMED = 10
 _SKIPS_IN_A_ROW = 100
 """So many failures in a row of an endless sequence are no longer single bad batches."""
+_KEPT = 1
+"""Keras takes one batch to build a model by."""
 log = logging.getLogger("keras_mpseq")
 
 
@@ -60,6 +62,9 @@ class Iteration(Iterator[Parts]):
         self._over = 0
         """Positions of the run that are over; those that were peeked at included."""
         self._progress = Progress(0, self.origin.start - self.origin.skipped, self.origin.pads)
+        self._first = self._progress
+        self.kept: list[Peeked] | None = None
+        """The first batches that were taken one by one, where they are to be kept."""
         self._last: Parts | None = None
         """The batch that padding is made of, where there is to be some."""
         self._exhausted = False
@@ -79,7 +84,17 @@ class Iteration(Iterator[Parts]):
     def __next__(self) -> Parts:
         parts = self._next(wait=True)
         assert parts is not None
+        if self.kept is not None:
+            self.kept = [*self.kept, Peeked(parts, self._progress)] if len(self.kept) < _KEPT else None
         return parts
+
+    def put_back(self) -> bool:
+        """Let what was taken be taken again; tell whether that can be."""
+        if self.kept is None:
+            return False
+        self.peeked.extendleft(reversed(self.kept))
+        self.kept, self._progress = None, self._first
+        return True
 
     def _next(self, wait: bool) -> Parts | None:
         """Return the next batch, or None when it is not ready and is not to be waited for."""

@@ -86,6 +86,7 @@ class Pipeline:
             self._feed.begin_at(self._resumed)
         self._sequence = self._feed.source.sequence  # Of Keras's image iterators what wraps them, whose hooks count.
         self.elements = Elements(self._feed, None, _PROBE, self._failure)
+        self.elements.may_begin_again = True
         if session:
             session.add(self, x)
 
@@ -166,6 +167,7 @@ class Pipeline:
         if not self._within:
             return
         self._within, self.ended_once = False, True
+        self.elements.may_begin_again = False
         self._call("on_epoch_end")
 
     def begin_again(self) -> None:

@@ -83,15 +83,13 @@ def data_parallel(number: int, ports: list[int], batches: int, log: str) -> dict
     seen: list[float] = []
     rows: list[int] = []
 
-    class Noted(Samples):
-        """The same, whose batches are noted as they are handed to Keras."""
-
-    sequence = Noted(batches, log, workers=1, seed=5, shard="auto", uneven="pad")
+    sequence = Samples(batches, log, workers=2, seed=5, shard="auto", uneven="pad")
     from keras_mpseq.keras_bridge import SafeSequenceAdapter
 
     given = SafeSequenceAdapter._batches
 
     def noted(self: Any) -> Any:
+        rows.clear(), seen.clear()  # Keras takes a batch to build the model by, and begins again with it.
         for x, y, weight in given(self):
             rows.append(len(y))
             seen.extend(y[np.asarray(weight) > 0, 0].tolist())
