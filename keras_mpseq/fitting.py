@@ -45,7 +45,7 @@ class Adapter(Protocol):
 class Prepares(Protocol):
     """A callback that has a say before `fit` begins."""
 
-    def before_fit(self, model: Any, keras_3: bool) -> dict[str, Any] | None:
+    def _before_fit(self, model: Any, keras_3: bool) -> dict[str, Any] | None:
         """Return the state with which the data is to begin."""
 
 
@@ -72,9 +72,9 @@ class Session:
             local = local_of(self._x)
             self._resume, local.resume = local.resume, None
         for callback in _flat(callbacks):
-            if hasattr(type(callback), "before_fit"):
+            if hasattr(type(callback), "_before_fit"):
                 preparing: Prepares = callback
-                self._resume = preparing.before_fit(model, keras_3) or self._resume
+                self._resume = preparing._before_fit(model, keras_3) or self._resume
 
     def resume_of(self, x: Any) -> dict[str, Any] | None:
         """Return the state with which *x* is to begin."""

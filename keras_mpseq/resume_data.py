@@ -86,7 +86,7 @@ class ResumeData(keras.callbacks.Callback):  # type: ignore[misc]
         """The state of the data that is to be saved with the weights before the next step begins."""
         self._epoch_ended = False
 
-    def before_fit(self, model: Any, keras_3: bool) -> dict[str, Any] | None:
+    def _before_fit(self, model: Any, keras_3: bool) -> dict[str, Any] | None:
         """Return the state with which the data is to begin. Called by our wrapper of `fit`."""
         if not keras_3:
             raise ValueError("ResumeData works in fit of Keras 3, and this model is one of tf_keras.")

@@ -11,6 +11,7 @@ import pytest
 
 import keras_mpseq
 from keras_mpseq import ResumeData, to_dataset
+from tests.conftest import Scripts, alarm
 from tests.dealt import Reshuffled
 from tests.resumed_training import Drawn, Held, made
 
@@ -94,6 +95,15 @@ def test_killed_again_and_again(tmp_path: Path, whole: Any) -> None:
     for _ in range(2):
         _killed(tmp_path, "on_train_batch_end", 5, save_freq=2)
     assert _trained(tmp_path, save_freq=2) == whole
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments(scripts: Scripts) -> None:
+    """`python -m tests.killed --kills 20` is the whole of it."""
+    script = scripts.start_python(["-m", "tests.killed", "--kills", "3", "--seed", "2"])
+    with alarm("Three kills took too long.", 200):
+        out, errors = script.process.communicate()
+    assert script.process.returncode == 0, f"{out.decode()}\n{errors.decode()}"
 
 
 def test_at_the_ends_of_epochs_only(tmp_path: Path, whole: Any) -> None:
