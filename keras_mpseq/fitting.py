@@ -136,6 +136,11 @@ def outermost_session() -> Session | None:
     return next((session for session in _stack() if session.adapters), None)
 
 
+def training_session() -> Session | None:
+    """Return the innermost call that runs in this thread and has data of ours: that which calls a callback."""
+    return next((session for session in reversed(_stack()) if session.adapters), None)
+
+
 def wrap(model: type, *, keras_3: bool) -> None:
     """Put the wrappers on the class *model*; with *keras_3* they answer arguments of Keras 2."""
     for name in METHODS:
@@ -151,7 +156,8 @@ def _wrapped(name: str, original: Callable[..., Any], keras_3: bool) -> Callable
         if keras_3 and old and isinstance(x, Safe):
             raise TypeError(keras_2_message(name, type(x).__name__, old))
         with Session(x, kwargs.get("initial_epoch", 0) if name == "fit" else None) as session:
-            if name == "fit" and not outermost_session():
+            # keras_mpseq.fit has prepared already, and passes an adapter.
+            if name == "fit" and not any(x is adapter for outer in _stack() for adapter in outer.adapters):
                 session.prepare(self, _argument("callbacks", signature, self, x, *args, **kwargs), keras_3=keras_3)
             try:
                 return original(self, x, *args, **kwargs)

@@ -110,7 +110,7 @@ class ResumeData(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Restore the variables, and say with which epoch to go on."""
-        session = fitting.outermost_session()
+        session = fitting.training_session()
         self._adapter = session.adapters[0] if session and session.adapters else None
         if not isinstance(self._adapter, SafeSequenceAdapter):
             raise ValueError(
@@ -163,14 +163,15 @@ class ResumeData(keras.callbacks.Callback):  # type: ignore[misc]
         """Delete the state, or save the last one."""
         self.model._initial_epoch = None
         if self._delete:
-            self._path.unlink(missing_ok=True)
+            for path in (self._path, _partial(self._path)):
+                path.unlink(missing_ok=True)
         elif self._epoch_ended:
             self._epoch += 1
             self._save(self._adapter.state_dict())
 
     def _save(self, data: dict[str, Any]) -> None:
         self._due, self._unsaved, self._epoch_ended = None, 0, False
-        session = fitting.outermost_session()
+        session = fitting.training_session()
         if session and len(session.adapters) > 1:
             self._validations = session.adapters[1].coming_epoch
         history = self.model.history
@@ -214,7 +215,7 @@ def _write(path: Path, saved: Saved) -> None:
     }
     arrays = [*saved.variables, *saved.metrics]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = _partial(path)
     with partial.open("wb") as file:
         np.savez(
             file,
@@ -230,6 +231,10 @@ def _write(path: Path, saved: Saved) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_suffix(".partial")
 
 
 def _read(path: Path) -> Saved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib.util
 import json
 import socket
@@ -31,6 +32,7 @@ def _together(way: str, batches: int, scripts: Scripts, folder: Path) -> tuple[l
     log = folder / f"{way} {batches}"
     ports = json.dumps(_free_ports())
     arguments = ["-m", "tests.two_processes", way]
+    faulthandler.cancel_dump_traceback_later()  # The alarm watches.
     both = [scripts.start_python([*arguments, str(i), ports, str(batches), str(log)]) for i in range(2)]
     with alarm(f"Two processes took more than {TOGETHER_S:g} s.", TOGETHER_S):
         said = [script.process.communicate() for script in both]
