@@ -116,7 +116,8 @@ class Elements:
             return
         if self._latest and (latest := self._latest()):
             latest.close()
-        assert self._origin is not None
+        if self._origin is None:  # No batch was taken.
+            return
         number, start, skipped = self._origin.number, self._origin.start + self._origin.pads, self._origin.skipped
         self._feed.source.epochs.begin_at(number, Start(start, skipped))
 

@@ -241,7 +241,7 @@ class TemplateLauncher:
         """Tell whether somebody stopped the template (SIGSTOP)."""
         with contextlib.suppress(OSError, IndexError):  # No /proc, or it has just ended.
             assert self._template is not None
-            stat = Path(f"/proc/{self._template.process.pid}/stat").read_text()
+            stat = Path(f"/proc/{self._template.process.pid}/stat").read_text(encoding="utf-8")
             return stat.rpartition(")")[2].split()[0] in "Tt"
         return False
 
