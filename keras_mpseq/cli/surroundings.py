@@ -120,7 +120,7 @@ def _backend() -> str:
     if "KERAS_BACKEND" in os.environ:
         return os.environ["KERAS_BACKEND"]
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        return str(json.loads(_settings().read_text()).get("backend", "tensorflow"))
+        return str(json.loads(_settings().read_text(encoding="utf-8")).get("backend", "tensorflow"))
     return "tensorflow"
 
 
