@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .venv-matrix
 
-.PHONY: demo test test-as-macos test-backends test-keras-matrix test-python-matrix chaos bench docs clean
+.PHONY: demo test pytest-of-processes pytest-of-the-rest test-as-macos test-backends test-keras-matrix test-python-matrix chaos bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -28,8 +28,18 @@ test: $(VENV)/has-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target pytest-of-processes pytest-of-the-rest
+
+# Two at a time, because the first waits most of its time: for timeouts, and for processes to end.
+OF_PROCESSES := tests/chaos tests/scenarios $(addprefix tests/test_,$(addsuffix .py,channel diagnosis faults identical \
+	interrupts lifecycle max_bytes order parent_ends pressure recycling scripts security slots))
+
+pytest-of-processes:
+	$(BIN)/python -m pytest $(OF_PROCESSES)
 	$(TEST_AS_MACOS)
+
+pytest-of-the-rest:
+	$(BIN)/python -m pytest $(OF_PROCESSES:%=--ignore=%)
 
 test-as-macos: $(VENV)/has-dev
 	$(TEST_AS_MACOS)
@@ -40,7 +50,7 @@ TEST_AS_MACOS = KERAS_MPSEQ_AS_MACOS=$(AS_MACOS) PYTHONPATH=$(AS_MACOS) \
 	$(BIN)/python -m pytest tests/test_slots.py tests/test_channel.py tests/test_identical.py
 
 test-backends: $(VENV)/has-dev,backends
-	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py
+	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py tests/test_two_processes.py
 
 test-keras-matrix: matrix-lowest matrix-newest
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from keras_mpseq.mapping import process_map
     from keras_mpseq.monitor import PipelineMonitor
     from keras_mpseq.ray_options import RayOptions
+    from keras_mpseq.resume_data import ResumeData
     from keras_mpseq.sequence import SafeSequence
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ _HOME = {
     "uninstall": "keras_bridge",
     "PipelineMonitor": "monitor",
     "RayOptions": "ray_options",
+    "ResumeData": "resume_data",
     "check": "checks.api",
 }
 _JOINED = ("SafeSequence", "BatchedSequence", "fit", "install", "uninstall")
@@ -69,6 +71,7 @@ __all__ = [
     "PipelineMonitor",
     "PoolClosedError",
     "RayOptions",
+    "ResumeData",
     "SafeSequence",
     "SequenceLengthError",
     "SlotTooSmallError",

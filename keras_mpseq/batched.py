@@ -21,6 +21,7 @@ from keras_mpseq.options import OnError, check_flag, check_int
 from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.sampling import Epoch, Plan, RecentEpochs, generators
 from keras_mpseq.sequence import SafeSequence
+from keras_mpseq.shares import Shard, Uneven
 from keras_mpseq.sources import ArrayColumn, RowSpec, Source, shown
 from keras_mpseq.stacking import Padding, Sample, stacked
 
@@ -79,6 +80,8 @@ class BatchedSequence(SafeSequence):
         max_tasks_per_worker: As in `SafeSequence`.
         backend: As in `SafeSequence`.
         ray: As in `SafeSequence`.
+        shard: As in `SafeSequence`.
+        uneven: As in `SafeSequence`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -122,6 +125,8 @@ class BatchedSequence(SafeSequence):
         max_tasks_per_worker: int | None = None,
         backend: str = "local",
         ray: RayOptions | None = None,
+        shard: Shard = (0, 1),
+        uneven: Uneven = "error",
     ) -> None:
         """Check the arguments; files are looked for, and no sample is read but for its length."""
         super().__init__(
@@ -135,6 +140,8 @@ class BatchedSequence(SafeSequence):
             max_tasks_per_worker=max_tasks_per_worker,
             backend=backend,
             ray=ray,
+            shard=shard,
+            uneven=uneven,
         )
         self.batch_size = check_int("batch_size", batch_size, 1)
         check_flag("shuffle", shuffle)

@@ -26,9 +26,10 @@ from keras_mpseq.elements import Elements
 from keras_mpseq.errors import PoolClosedError, UnsupportedLeafError, UserCodeError
 from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
-from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, shard_length
+from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, steps_of
 from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.run import Parts
+from keras_mpseq.shares import Shard, Uneven
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 
 _GROUP_BELOW = 1 << 14
@@ -60,7 +61,8 @@ def to_dataset(
     shuffle: bool = False,
     ordered: bool = True,
     seed: int | None = None,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard | None = None,
+    uneven: Uneven | None = None,
     on_error: OnError = "raise",
     prefetch: int | None = None,
     element_spec: Any = None,
@@ -89,7 +91,8 @@ def to_dataset(
         shuffle: Permute the indices of each epoch.
         ordered: Deliver in the order of the epoch.
         seed: Of all randomness.
-        shard: (i, n): deliver the i-th of n shares of each epoch.
+        shard: (i, n): deliver the i-th of n shares of each epoch; or "auto".
+        uneven: What happens where n does not divide the number of batches: "error", "drop", "pad" or "wrap".
         on_error: "raise" or "skip".
         prefetch: Batches ready ahead.
         element_spec: Tree of `tf.TensorSpec`, `tf.RaggedTensorSpec` or `tf.SparseTensorSpec`, with None for each
@@ -124,6 +127,7 @@ def to_dataset(
         ordered=ordered,
         seed=seed,
         shard=shard,
+        uneven=uneven,
         on_error=on_error,
         prefetch=prefetch,
         element_spec=element_spec,
@@ -142,7 +146,7 @@ def to_dataset(
     dataset = dataset_of(Elements(feed, None if varying_length else length_of(sequence)))
     length = length_of(sequence)
     if length is not None and on_error == "raise" and not varying_length:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(shard_length(length, options.shard)))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps_of(sequence, length, options)))
     return dataset
 
 

@@ -46,7 +46,10 @@ class WorkerReady(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A worker finished the oldest task it holds: one outcome for each position, in order."""
+    """A worker finished the oldest task it holds: one outcome for each position, in order.
+
+    Fewer, but at least one, where the slot had no room for the next; and any number when the run is over.
+    """
 
     worker: int
     outcomes: tuple[Outcome, ...]

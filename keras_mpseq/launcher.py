@@ -115,9 +115,9 @@ class _Child:
 
     def let_go(self) -> None:
         """Close the lifeline: the child dies, unless another process holds it too."""
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        lifeline, self._lifeline = self._lifeline, -1  # First, or an interrupt in between would have it closed twice.
+        if lifeline >= 0:
+            os.close(lifeline)
 
 
 def _let_go() -> None:
@@ -196,21 +196,18 @@ class TemplateLauncher:
             )
         assert self._channel is not None
         self._alive[worker] = None
-        try:
-            self._channel.send(Fork(worker), (channel_fd, stack_fd))
-        except OSError:
-            return  # It has just died: receive() will tell of this worker's end as well.
+        self._tell(Fork(worker), (channel_fd, stack_fd))
 
     def kill(self, worker: int, number: int) -> None:
         """See Launcher."""
         if self._channel is not None and worker in self._alive:
-            if number == signal.SIGKILL and self._is_stopped():
-                self._end_template(signal.SIGKILL)  # It would not hear until somebody continues it.
-                return
-            try:
-                self._channel.send(Kill(worker, number))
-            except OSError:
-                return  # as in launch()
+            self._tell(Kill(worker, number))
+
+    def _tell(self, message: Fork | Kill, fds: tuple[int, ...] = ()) -> None:
+        assert self._channel is not None
+        self._rouse()
+        with contextlib.suppress(OSError):  # It has just died: receive() will tell of its workers' ends as well.
+            self._channel.send(message, fds)
 
     def pid(self, worker: int) -> int | None:
         """See Launcher."""
@@ -237,20 +234,26 @@ class TemplateLauncher:
             self._alive.clear()
         return ends
 
-    def _is_stopped(self) -> bool:
-        """Tell whether somebody stopped the template (SIGSTOP)."""
-        with contextlib.suppress(OSError, IndexError):  # No /proc, or it has just ended.
-            assert self._template is not None
-            stat = Path(f"/proc/{self._template.process.pid}/stat").read_text("utf-8")
-            return stat.rpartition(")")[2].split()[0] in "Tt"
-        return False
+    def _rouse(self) -> None:
+        """Continue the template if somebody stopped it (SIGSTOP): it would not hear, and the epoch would stand still.
 
-    def _end_template(self, number: int) -> None:
+        One that a debugger holds cannot be continued. It is ended, and with it its workers.
+        """
+        assert self._template is not None
+        with contextlib.suppress(OSError, IndexError):  # No /proc, or it has just ended.
+            stat = Path(f"/proc/{self._template.process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+            match stat.rpartition(")")[2].split()[0]:
+                case "T":
+                    self._signal(signal.SIGCONT)
+                case "t":
+                    self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
         if self._template is not None:
             self._template.process.send_signal(number)
 
     def _died(self, channel: Channel, stack: int) -> WorkerLostError:
-        self._end_template(signal.SIGHUP)  # It may live, and have closed its end or garbled it.
+        self._signal(signal.SIGHUP)  # It may live, and have closed its end or garbled it.
         name, remedy = describe_exit(self._end_of_start(channel))
         return WorkerLostError(
             f"The template process of the workers died ({name}) while it loaded the sequence",
@@ -259,7 +262,7 @@ class TemplateLauncher:
         )
 
     def _late(self, channel: Channel, stack: int) -> WorkerTimeoutError:
-        self._end_template(signal.SIGABRT)  # Makes it write its stack.
+        self._signal(signal.SIGABRT)  # Makes it write its stack.
         self._end_of_start(channel)
         error = WorkerTimeoutError(
             f"The template process of the workers was killed because loading the sequence took longer than "

@@ -113,5 +113,5 @@ def _words(path: Path) -> list[str]:
 
 def _read(path: Path) -> str:
     with contextlib.suppress(OSError):
-        return path.read_text("utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     return ""

@@ -183,7 +183,7 @@ class Layout(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The oldest task is finished; shorter than the task only when its run was skipped."""
+    """The oldest task is finished; shorter than the task when its run was skipped, or when the slot is full."""
 
     outcomes: tuple[Batch | Failure | Past, ...]
     seconds: float

@@ -58,7 +58,7 @@ def described(pid: int) -> str:
 
 def _read(path: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
-        return path.read_text("utf-8", errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     return ""
 
 

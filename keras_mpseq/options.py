@@ -13,7 +13,9 @@ from keras_mpseq.errors import SequenceLengthError, cut, named
 from keras_mpseq.limits import SLOW_WARNING_S, Limits, check_among
 from keras_mpseq.local import Safe
 from keras_mpseq.machine import cores, memory
+from keras_mpseq.ranks import shard_here
 from keras_mpseq.ray_options import RayOptions, checked_for
+from keras_mpseq.shares import Shard, check_shard, check_uneven, share_of
 from keras_mpseq.spec import ElementSpec
 
 Partition = Literal["dynamic", "block", "stride"]
@@ -35,6 +37,7 @@ class Options:
     ordered: bool
     seed: int
     shard: tuple[int, int]
+    uneven: str
     on_error: str
     prefetch: int
     element_spec: ElementSpec | None
@@ -61,7 +64,8 @@ def checked(
     shuffle: bool = False,
     ordered: bool = True,
     seed: int | None = None,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard | None = None,
+    uneven: str | None = None,
     on_error: str = "raise",
     prefetch: int | None = None,
     element_spec: Any = None,
@@ -88,6 +92,8 @@ def checked(
     on_ray = checked_for(backend, ray)
     check_among("partition", partition, ("dynamic", "block", "stride"))
     check_among("on_error", on_error, ("raise", "skip"))
+    own_shard, own_uneven = (sequence._shard, sequence._uneven) if isinstance(sequence, Safe) else ((0, 1), "error")
+    uneven = check_uneven(own_uneven if uneven is None else uneven)
     for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
         check_flag(name, flag)
     count = _workers(sequence, workers)
@@ -110,7 +116,8 @@ def checked(
         shuffle=bool(shuffle),
         ordered=bool(ordered),
         seed=check_int("seed", _own_seed(sequence) if seed is None else seed, 0),
-        shard=_shard(shard),
+        shard=resolved(check_shard(own_shard if shard is None else shard)),
+        uneven=uneven,
         on_error=on_error,
         prefetch=_BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
         element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
@@ -195,10 +202,33 @@ def check_endless(options: Options) -> None:
         )
 
 
-def shard_length(length: int, shard: tuple[int, int]) -> int:
-    """Return how many of *length* batches shard (i, n) has."""
-    i, n = shard
-    return len(range(i, length, n))
+def steps_of(sequence: object, length: int, options: Options) -> int:
+    """Return how many of *length* batches this shard delivers, the same for all shards.
+
+    Raises:
+        SequenceLengthError: The shards cannot have the same number of batches.
+        ValueError: A batch that is skipped would leave one of them with fewer.
+    """
+    shards, name = options.shard[1], type(sequence).__name__
+    most, rest = -(-length // shards), length % shards
+    if rest and options.uneven == "error":
+        raise SequenceLengthError(
+            f"{name} has {length} batches, which {shards} shards cannot share equally: some would run {most} steps and "
+            f"others {most - 1}",
+            remedy=f'Pass uneven="drop" to leave {rest} of them out, "pad" to fill up with batches of weight 0, or '
+            f'"wrap" to deliver {shards - rest} more, from the beginning of the order again.',
+        )
+    if length < shards and options.uneven != "wrap":
+        raise SequenceLengthError(
+            f"{name} has {length} batches, fewer than the {shards} shards",
+            remedy='Use fewer shards or smaller batches, or pass uneven="wrap".',
+        )
+    if shards > 1 and options.on_error == "skip" and options.uneven != "pad":
+        raise ValueError(
+            f'on_error="skip" with shard={options.shard} would let shards run unequal numbers of steps: pass '
+            'uneven="pad", which fills up.'
+        )
+    return share_of(length, options.shard, options.uneven).steps
 
 
 def _workers(sequence: object, workers: int | str) -> int:
@@ -216,15 +246,9 @@ def _own_seed(sequence: object) -> int:
     return sequence.seed if isinstance(sequence, Safe) else 0
 
 
-def _shard(shard: tuple[int, int]) -> tuple[int, int]:
-    if (
-        isinstance(shard, (tuple, list))
-        and len(shard) == 2
-        and all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in shard)
-        and 0 <= shard[0] < shard[1]
-    ):
-        return int(shard[0]), int(shard[1])
-    raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}.")
+def resolved(shard: Shard) -> tuple[int, int]:
+    """Return *shard*, or for "auto" what is found; the log says what."""
+    return shard_here() if shard == "auto" else shard
 
 
 def check_int(name: str, value: Any, least: int) -> int:

@@ -98,7 +98,7 @@ class Scheduler:
         self._staff = Staff(workers, depth, most)
         self._slots = Slots(slots)
         self._runs: dict[int, Run] = {}
-        self._again: list[Job] = []  # Lost with their workers, to be sent to others.
+        self._again: list[Job] = []  # Lost with their workers or divided: to be sent again.
         self._actions: list[Action] = []
         self.losses = 0
         """How many workers were lost so far, at start or later."""
@@ -218,23 +218,38 @@ class Scheduler:
         job = jobs[0]
         run, positions = job.run, job.task.positions
         # Of a run that is over, an answer only frees its slot, however much of it was built.
-        if run.live and len(outcomes) != len(positions):
+        if run.live and not 0 < len(outcomes) <= len(positions):
             raise ValueError(
                 f"Worker {number} answered a task of {len(positions)} positions with {len(outcomes)} outcomes."
             )
         jobs.popleft()
         job.worker = None
-        if run.live:
+        if run.live and len(outcomes) < len(positions):
+            self._divide(job, outcomes)
+        elif run.live:
             for position, outcome in zip(positions, outcomes, strict=True):
                 if isinstance(outcome, Batch):
                     job.inside.add(position)
                     run.ready[position] = outcome, job
                 else:
                     run.keep(position, outcome)
-        if not job.inside:
+        if not job.inside and job not in self._again:
             self._slots.give_back(job)
         self._staff.retire_if_done(number)
         self._answer(run)
+
+    def _divide(self, job: Job, outcomes: tuple[Outcome, ...]) -> None:
+        """Keep what was built of a task, and send the rest again: its next batch does not fit behind the others.
+
+        The rest takes the slot, for the same reason as a task that is lost: delivery may wait for it.
+        """
+        run, task, count = job.run, job.task, len(outcomes)
+        for position, outcome in zip(task.positions, outcomes, strict=False):
+            if isinstance(outcome, Batch):
+                self._actions.append(CopyOut(run.number, position, outcome, task.slot))
+            run.keep(position, outcome)
+        job.task = task._replace(positions=task.positions[count:], indices=task.indices[count:])
+        self._again.append(job)
 
     def _on_lost(self, number: int, cause: object, done: int | None) -> None:
         worker = self._staff.expect(number, "was lost", WorkerState.STARTING, WorkerState.READY)

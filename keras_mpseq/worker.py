@@ -25,7 +25,7 @@ from keras_mpseq import payload
 from keras_mpseq.build import Job, build, call_hook, placed
 from keras_mpseq.channel import Channel
 from keras_mpseq.codec import Structure, put_together, take_apart
-from keras_mpseq.errors import Bare, MpseqError, PayloadError, UserCodeError, scarce, user_error
+from keras_mpseq.errors import Bare, MpseqError, PayloadError, SlotTooSmallError, UserCodeError, scarce, user_error
 from keras_mpseq.local import WorkerInfo, close_resources, context, move_resources, set_worker_info
 from keras_mpseq.messages import (
     Batch,
@@ -263,12 +263,16 @@ class Worker:
                 outcomes.append(Failure(given))
                 continue
             outcome, told = self._outcome(slot, task, index, given)
-            outcomes.append(outcome)
+            if done and isinstance(outcome, SlotTooSmallError):  # Behind the others. Alone it may fit.
+                break
+            outcomes.append(Failure(dump_error(outcome)) if isinstance(outcome, MpseqError) else outcome)
             warning = warning or told
             slot.progress = done + 1
         self._channel.send(Done(tuple(outcomes), time.perf_counter() - began, warning))
 
-    def _outcome(self, slot: Slot, task: Build, index: int, given: Input | None) -> tuple[Batch | Failure | Past, str]:
+    def _outcome(
+        self, slot: Slot, task: Build, index: int, given: Input | None
+    ) -> tuple[Batch | MpseqError | Past, str]:
         job = Job(self._setup.seed, task.epoch, index)
         start = slot.used
         context.skipped.clear()
@@ -284,10 +288,9 @@ class Worker:
             leaves = tuple([slot.place(part, dtype) for part, dtype in zip(parts, structure.dtypes, strict=True)])
             return Batch(self._layout(structure), leaves, slot.used - start, tuple(context.skipped)), warning
         except MpseqError as error:
-            return Failure(dump_error(in_its_words(placed(error, job), sequence))), ""
+            return in_its_words(placed(error, job), sequence), ""
         except BaseException as error:  # What the user's classes do while they are taken apart is the user's code too.
-            told = placed(user_error("Taking the batch apart", error), job)
-            return Failure(dump_error(in_its_words(told, sequence))), ""
+            return in_its_words(placed(user_error("Taking the batch apart", error), job), sequence), ""
         finally:
             context.element = None
 

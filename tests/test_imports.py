@@ -27,8 +27,9 @@ LAYERS: list[set[str]] = [
     {"role"},
     # What a sequence holds and reaches.
     {"state.*"},
+    {"shares"},
     # What crosses boundaries, and what follows from numbers alone.
-    {"errors", "order", "deadlines", "messages", "events", "limits", "machine"},
+    {"errors", "order", "deadlines", "messages", "events", "limits", "machine", "ranks"},
     {"ray_options"},
     # Pure decisions; small mechanisms over the system.
     {"staff", "trace", "native", "stacks", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
@@ -37,12 +38,12 @@ LAYERS: list[set[str]] = [
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
     {"ray_slot"},
-    {"batched", "process", "epochs", "local_backend", "ray_actor", "ray_store", "ray_cluster"},
+    {"batched", "process", "epochs", "local_backend", "padding", "resuming", "ray_actor", "ray_store", "ray_cluster"},
     {"ray_calls", "ray_losses", "ray_ear"},
     {"ray_backend"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},
-    {"delivery", "serial", "mapper", "generators"},
+    {"delivery", "serial", "mapper", "generators", "iteration"},
     {"inputs", "watch"},
     {"crew"},
     {"engine"},
@@ -53,6 +54,7 @@ LAYERS: list[set[str]] = [
     {"dataset"},
     {"pipeline", "mapping", "interleaving"},
     {"keras_bridge", "legacy_bridge", "monitor"},
+    {"resume_data"},
     {"__init__"},
     # The validator: what rules say, what was seen, how it is told, who looks.
     {"rules.*"},
@@ -66,7 +68,7 @@ LAYERS: list[set[str]] = [
 
 HEAVY = {
     "tensorflow": {"dataset", "mapping", "interleaving"},
-    "keras": {"sequence", "keras_bridge", "monitor", "cli.*"},
+    "keras": {"sequence", "keras_bridge", "monitor", "resume_data", "cli.*"},
     "tf_keras": {"legacy_bridge"},
     "rich": {"cli.*", "reporting.*"},
     "sklearn": {"cli.*"},

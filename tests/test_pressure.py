@@ -58,7 +58,7 @@ launcher = sys.argv[1] if len(sys.argv) > 1 else None
 WORKS = [20, "", ""]
 RAISE_LIMITS = (
     "Lower workers or prefetch, or raise the limits on processes, memory and open files (ulimit), "
-    "or the room on the disk for temporary files."
+    "or the room on the disk for temporary files; `keras-mpseq doctor` tells what they are."
 )
 
 

@@ -312,12 +312,20 @@ class Referee:
         run = self.runs.get(task.run)
         if run is None:
             return
-        for position, outcome in zip(task.positions, outcomes, strict=True):
+        count = len(outcomes)
+        rest = task._replace(positions=task.positions[count:], indices=task.indices[count:])
+        for position, outcome in zip(task.positions, outcomes, strict=False):
             run.ready[position] = outcome
-            if isinstance(outcome, Batch):
+            if isinstance(outcome, Batch) and rest.positions:
+                self.expected.append(CopyOut(task.run, position, outcome, task.slot))
+            elif isinstance(outcome, Batch):
                 run.where[position] = task.slot
         inside = {position for position in task.positions if position in run.where}
-        if inside:
+        if rest.positions:
+            self.again.append(rest)
+            self.slots[task.slot] = "working"
+            self.inside[task.slot] = task.run, set(rest.positions)
+        elif inside:
             self.slots[task.slot] = "built"
             self.inside[task.slot] = task.run, inside
             self.singles.discard(task.slot)
@@ -385,6 +393,8 @@ class Referee:
                 self._follow_send(worker, task)
             case Deliver():
                 self._follow_deliver(action)
+            case CopyOut() if action in self.expected:  # Of a task that is divided.
+                self.expected.remove(action)
             case CopyOut(number, position, outcome, slot):
                 self._follow_copy(self.runs[number], position, outcome, slot)
             case Finish(number):
@@ -421,6 +431,7 @@ class Referee:
         assert len(self.tasks[worker]) < self.depth
         assert task.positions
         assert self.copying is None
+        assert not any(isinstance(copy, CopyOut) for copy in self.expected), "sent before the slot was empty"
         assert not self.owed or task.run in self.owed, "copied out for one run, dealt to another"
         self.owed = set()
         assert task.indices == tuple(map(run.index, task.positions))
@@ -704,15 +715,18 @@ class Play(RuleBasedStateMachine):
         picks=st.lists(st.integers(0, 2), min_size=1, max_size=8),
         sizes=st.lists(st.sampled_from([BIG, BIG, SMALL, None]), min_size=4, max_size=4),
         skip=st.integers(0, 4),
+        full=st.sampled_from([False, False, False, True]),
     )
-    def build(self, picks: list[int], sizes: list[int | None], skip: int) -> None:
+    def build(self, picks: list[int], sizes: list[int | None], skip: int, full: bool) -> None:
         for pick in picks:
             workers = [worker for worker, tasks in enumerate(self.referee.tasks) if tasks]
             if workers:
                 worker = workers[pick % len(workers)]
                 task = self.referee.tasks[worker][0]
                 count = len(task.positions)
-                most = count if task.run in self.referee.runs else min(skip, count)
+                most = min(skip, count)
+                if task.run in self.referee.runs:
+                    most = max(1, most) if full else count
                 self.referee.build(worker, (sizes * 2)[:most])
                 sizes = sizes[1:] + sizes[:1]
 
@@ -945,6 +959,17 @@ def test_chunks_are_copied_and_their_slot_is_free_with_the_last() -> None:
     assert [lease for ((_, _, lease),) in sent] == [False] * 4
     assert [place is None for ((_, place, _),) in sent] == [False, True, False, False]
     assert play.scheduler.slots().built == 0
+
+
+def test_a_task_that_does_not_fit_into_its_slot_is_divided() -> None:
+    """What was built of it leaves the slot, which goes with the rest to whoever has time."""
+    play = with_a_chunk()
+    (task,) = play.tasks[0]
+    play.feed(Wanted(0))
+    actions = play.build(0, [BIG, None])
+    assert kinds(actions)[:3] == ["CopyOut", "Deliver", "Send"]
+    assert actions[2] == Send(0, task._replace(positions=task.positions[2:], indices=task.indices[2:]))
+    assert play.drive(0) == list(range(12))
 
 
 def test_orders_with_owners_travel_one_by_one_to_their_owners() -> None:

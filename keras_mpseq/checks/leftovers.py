@@ -41,7 +41,7 @@ def _descendants(pid: int) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*/stat") if sys.platform == "linux" else ():
         with contextlib.suppress(OSError, ValueError, IndexError):  # It has ended meanwhile.
             # The name stands in parentheses and may hold anything; state and parent come after it.
-            state, parent = entry.read_text("utf-8", errors="replace").rpartition(")")[2].split()[:2]
+            state, parent = entry.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
             if state not in "ZX":
                 children.setdefault(int(parent), []).append(int(entry.parent.name))
     found, waiting = [], [pid]

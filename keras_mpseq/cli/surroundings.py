@@ -120,7 +120,7 @@ def _backend() -> str:
     if "KERAS_BACKEND" in os.environ:
         return os.environ["KERAS_BACKEND"]
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        return str(json.loads(_settings().read_text("utf-8")).get("backend", "tensorflow"))
+        return str(json.loads(_settings().read_text(encoding="utf-8")).get("backend", "tensorflow"))
     return "tensorflow"
 
 
@@ -296,7 +296,7 @@ def _trial(facts: dict[str, Any], _: int) -> Iterator[Problem]:
 
 def _text(path: str) -> str:
     with contextlib.suppress(OSError):
-        return Path(path).read_text("utf-8").strip()
+        return Path(path).read_text().strip()
     return ""
 
 

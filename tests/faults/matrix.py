@@ -141,7 +141,7 @@ class Player:
 
     def play(self) -> Iterator[tuple[Cell, str]]:
         """Yield what came of each cell."""
-        with _impatient(self._fault in STUCK):
+        with _impatient(self._fault):
             yield from self._play()
             if self._owing:
                 self._works(self._owing, self._entry.epoch())
@@ -265,13 +265,16 @@ def _living(most: int) -> int:
 
 
 @contextlib.contextmanager
-def _impatient(stuck: bool) -> Iterator[None]:
+def _impatient(fault: str) -> Iterator[None]:
     """Wait less for workers that hang when they are to end, and longer for others: the machine may be busy."""
-    before, crew._PATIENCE_S = crew._PATIENCE_S, 1.0 if stuck else 60.0
+    before = crew._PATIENCE_S, deadlines.LAST_WORDS_S
+    crew._PATIENCE_S = 1.0 if fault in STUCK else 60.0
+    if fault == "SIGSTOP":  # There will be none.
+        deadlines.LAST_WORDS_S = 0.1
     try:
         yield
     finally:
-        crew._PATIENCE_S = before
+        crew._PATIENCE_S, deadlines.LAST_WORDS_S = before
 
 
 @contextlib.contextmanager

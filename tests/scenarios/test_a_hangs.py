@@ -107,7 +107,7 @@ def test_a06_a_slow_batch_is_waited_for(tmp_path: Path) -> None:
     assert fit(WaitsForALaterBatch(tmp_path / "pipe", log=log)).labels == [*range(10)]
     assert sorted(index for index, _ in calls(log)) == [*range(10)]
     assert os.getpid() not in {pid for _, pid in calls(log)}
-    assert options.checked(Batches(), workers=2).timeout is None
+    assert options.checked(Batches(), workers=2).limits.timeout is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
