@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +125,8 @@ def test_numbers_of_numpy_are_taken(make: Callable[..., Any]) -> None:
 
 
 @both
-def test_ray_says_what_to_install(make: Callable[..., Any]) -> None:
+def test_ray_says_what_to_install(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
     assert message(ImportError, lambda: make(Counting(3), backend="ray")) == (
         'backend="ray" needs keras_mpseq[ray]: pip install "keras_mpseq[ray]", or use backend="local".'
     )

@@ -145,11 +145,14 @@ def test_ray_is_started_where_no_cluster_is_given_and_none_is_found_where_one_is
 
 
 _LOST = """
+import contextlib, os
+import psutil
 from keras_mpseq import Loader, MpseqError
 from tests import ray_faults
 from tests.sequences import LargeDraws
 
 with ray_faults.cluster_of(2, 1) as cluster:
+    nodes = psutil.Process().children(recursive=True)
     loader = Loader(LargeDraws(100_000), workers=2, backend="ray")
     for number, _ in enumerate(iterator := iter(loader)):
         if number == 5:
@@ -160,8 +163,11 @@ with ray_faults.cluster_of(2, 1) as cluster:
             pass
     except MpseqError as error:
         print(error, flush=True)
-    import os
-    os._exit(0)  # Ray would wait for the head, and then end this process its own way.
+    # Ray would wait for the head, and then end this process its own way; what runs beside its nodes outlives them.
+    for process in {*nodes, *psutil.Process().children(recursive=True)}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(0)
 """
 
 
