@@ -53,7 +53,7 @@ TEST_AS_MACOS = KERAS_MPSEQ_AS_MACOS=$(AS_MACOS) PYTHONPATH=$(AS_MACOS) \
 	$(BIN)/python -m pytest tests/test_slots.py tests/test_channel.py tests/test_identical.py
 
 test-backends: $(VENV)/has-dev,backends
-	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py
+	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py tests/test_two_processes.py
 
 test-keras-matrix: matrix-lowest matrix-newest
 

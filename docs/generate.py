@@ -70,7 +70,7 @@ PAGES = (
         "pipeline.md",
         "Pipelines",
         "What you iterate: batches as a `tf.data.Dataset`, or in NumPy.",
-        ("to_dataset", "generator_dataset", "process_map", "Loader"),
+        ("to_dataset", "generator_dataset", "process_map", "Loader", "RayOptions"),
         (Stats, RaggedValue, SparseValue),
         setup="import keras_mpseq\nimport numpy as np\nimport tensorflow as tf\nfrom keras_mpseq import Loader\n\n"
         "sequence = [(np.zeros((2, 3)), np.zeros(2))] * 4\ntrain = print",
@@ -79,8 +79,9 @@ PAGES = (
         "keras.md",
         "Keras",
         "What stands between a sequence and `fit` where the class cannot be edited, and what watches them.",
-        ("fit", "install", "uninstall", "PipelineMonitor"),
-        setup="import keras\nimport numpy as np\nfrom keras_mpseq import PipelineMonitor, SafeSequence\n\n\n"
+        ("fit", "install", "uninstall", "PipelineMonitor", "ResumeData"),
+        setup="import keras\nimport numpy as np\nfrom keras_mpseq import PipelineMonitor, ResumeData, SafeSequence\n\n"
+        "\n"
         "class Zeros(SafeSequence):\n    def __len__(self):\n        return 4\n\n"
         "    def __getitem__(self, index):\n        return np.zeros((2, 3)), np.zeros((2, 1))\n\n\n"
         'sequence = Zeros()\nmodel = keras.Sequential([keras.layers.Dense(1)])\nmodel.compile(loss="mse")',

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from keras_mpseq.local import get_worker_info, per_worker
     from keras_mpseq.mapping import process_map
     from keras_mpseq.monitor import PipelineMonitor
+    from keras_mpseq.ray_options import RayOptions
+    from keras_mpseq.resume_data import ResumeData
     from keras_mpseq.sequence import SafeSequence
 
 __version__ = "0.1.0"
@@ -52,6 +54,8 @@ _HOME = {
     "install": "keras_bridge",
     "uninstall": "keras_bridge",
     "PipelineMonitor": "monitor",
+    "RayOptions": "ray_options",
+    "ResumeData": "resume_data",
     "check": "checks.api",
 }
 _JOINED = ("SafeSequence", "BatchedSequence", "fit", "install", "uninstall")
@@ -66,6 +70,8 @@ __all__ = [
     "PayloadError",
     "PipelineMonitor",
     "PoolClosedError",
+    "RayOptions",
+    "ResumeData",
     "SafeSequence",
     "SequenceLengthError",
     "SlotTooSmallError",

@@ -15,11 +15,13 @@ from keras_mpseq import role
 from keras_mpseq.codec import is_numeric
 from keras_mpseq.errors import MpseqError, SpecMismatchError, StatefulGetitemError, named, user_error
 from keras_mpseq.hdf5 import Files
-from keras_mpseq.limits import SLOW_WARNING_S
+from keras_mpseq.limits import SLOW_WARNING_S, check_among
 from keras_mpseq.local import context, per_worker
-from keras_mpseq.options import OnError, check_among, check_flag, check_int
+from keras_mpseq.options import OnError, check_flag, check_int
+from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.sampling import Epoch, Plan, RecentEpochs, generators
 from keras_mpseq.sequence import SafeSequence
+from keras_mpseq.shares import Shard, Uneven
 from keras_mpseq.sources import ArrayColumn, RowSpec, Source, shown
 from keras_mpseq.stacking import Padding, Sample, stacked
 
@@ -76,6 +78,10 @@ class BatchedSequence(SafeSequence):
         timeout: As in `SafeSequence`.
         slow_warning_s: As in `SafeSequence`.
         max_tasks_per_worker: As in `SafeSequence`.
+        backend: As in `SafeSequence`.
+        ray: As in `SafeSequence`.
+        shard: As in `SafeSequence`.
+        uneven: As in `SafeSequence`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -117,6 +123,10 @@ class BatchedSequence(SafeSequence):
         timeout: float | None = None,
         slow_warning_s: float | None = SLOW_WARNING_S,
         max_tasks_per_worker: int | None = None,
+        backend: str = "local",
+        ray: RayOptions | None = None,
+        shard: Shard = (0, 1),
+        uneven: Uneven = "error",
     ) -> None:
         """Check the arguments; files are looked for, and no sample is read but for its length."""
         super().__init__(
@@ -128,6 +138,10 @@ class BatchedSequence(SafeSequence):
             timeout=timeout,
             slow_warning_s=slow_warning_s,
             max_tasks_per_worker=max_tasks_per_worker,
+            backend=backend,
+            ray=ray,
+            shard=shard,
+            uneven=uneven,
         )
         self.batch_size = check_int("batch_size", batch_size, 1)
         check_flag("shuffle", shuffle)

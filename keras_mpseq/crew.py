@@ -70,7 +70,7 @@ class Crew:
         self._alive.add(worker)
         self.watch.starts(worker)
         for version in self._versions.live[1:]:
-            self.backend.send(worker, version.state, version.fds)
+            self.backend.send(worker, version.state, version.handles)
         self.backend.send(worker, Start())
         return None
 
@@ -80,7 +80,7 @@ class Crew:
         version = self._versions.publish(self._sequence)
         if version is not before:
             for worker in self._alive:
-                self.backend.send(worker, version.state, version.fds)
+                self.backend.send(worker, version.state, version.handles)
         return version
 
     def tell(self, *messages: Forget | Skip | Over) -> None:
@@ -111,24 +111,26 @@ class Crew:
 
     def unfit(self, worker: int, data: bytes) -> None:
         """Note why *worker* is about to end."""
-        self._unfit[worker] = load_error(data)
+        self._unfit[worker] = error = load_error(data)
+        error.node = self.backend.node(worker)
 
     def stopped(self, worker: int, data: bytes) -> None:
         """Log what went wrong when *worker* closed what it had open."""
         if data:
             error = load_error(data)
-            error.worker = self.seat(worker)
+            error.worker, error.node = self.seat(worker), self.backend.node(worker)
             log.warning("Worker %d did not stop in good order: %s", self.seat(worker), error)
 
-    def ended(self, worker: int, status: int, stack: str, state: WorkerState) -> Event:
-        """Return what the end of *worker* means, given the scheduler's *state* of it."""
-        loss, done = self.watch.ended(worker, status, stack)
+    def ended(self, end: Ended, state: WorkerState) -> Event:
+        """Return what the end of a worker means, given the scheduler's *state* of it."""
+        worker = end.worker
+        loss, done = self.watch.ended(end)
         self._alive.discard(worker)
         self._delivery.forget(worker)
         unfit = self._unfit.pop(worker, None)
         if state is WorkerState.RETIRING:
             self.recycled += 1
-            if status:
+            if end.status:
                 log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
             return Retired(worker)
         self.restarts += 1
@@ -150,9 +152,9 @@ class Crew:
                 case Said(worker, Stopped(data)):
                     silent.discard(worker)
                     self.stopped(worker, data)
-                case Ended(worker, status, stack) if worker in silent:
+                case Ended(worker) if worker in silent:
                     silent.discard(worker)
-                    loss, _ = self.watch.ended(worker, status, stack)
+                    loss, _ = self.watch.ended(happening)
                     log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
         for worker in sorted(silent):
             log.warning(

@@ -26,8 +26,10 @@ from keras_mpseq.elements import Elements
 from keras_mpseq.errors import PoolClosedError, UnsupportedLeafError, UserCodeError
 from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
-from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, shard_length
+from keras_mpseq.options import OnError, Partition, check_flag, checked, length_of, steps_of
+from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.run import Parts
+from keras_mpseq.shares import Shard, Uneven
 from keras_mpseq.spec import ElementSpec, LeafSpec, lists_to_tuples
 
 _GROUP_BELOW = 1 << 14
@@ -59,7 +61,8 @@ def to_dataset(
     shuffle: bool = False,
     ordered: bool = True,
     seed: int | None = None,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard | None = None,
+    uneven: Uneven | None = None,
     on_error: OnError = "raise",
     prefetch: int | None = None,
     element_spec: Any = None,
@@ -70,6 +73,7 @@ def to_dataset(
     strict: bool = False,
     varying_length: bool = False,
     backend: str = "local",
+    ray: RayOptions | None = None,
     launcher: str | None = None,
     slow_warning_s: float | None = SLOW_WARNING_S,
     max_tasks_per_worker: int | None = None,
@@ -87,7 +91,8 @@ def to_dataset(
         shuffle: Permute the indices of each epoch.
         ordered: Deliver in the order of the epoch.
         seed: Of all randomness.
-        shard: (i, n): deliver the i-th of n shares of each epoch.
+        shard: (i, n): deliver the i-th of n shares of each epoch; or "auto".
+        uneven: What happens where n does not divide the number of batches: "error", "drop", "pad" or "wrap".
         on_error: "raise" or "skip".
         prefetch: Batches ready ahead.
         element_spec: Tree of `tf.TensorSpec`, `tf.RaggedTensorSpec` or `tf.SparseTensorSpec`, with None for each
@@ -98,7 +103,8 @@ def to_dataset(
         worker_threads: Threads of numeric libraries in each worker.
         strict: Raise when `__getitem__` changes the sequence.
         varying_length: The number of batches may differ from epoch to epoch; the dataset then has no cardinality.
-        backend: "local".
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`; None takes what `RayOptions` takes by itself.
         launcher: "template" or "spawn".
         slow_warning_s: Seconds after which a batch that is still being built is logged.
         max_tasks_per_worker: Batches after which a worker is replaced by a fresh process.
@@ -121,6 +127,7 @@ def to_dataset(
         ordered=ordered,
         seed=seed,
         shard=shard,
+        uneven=uneven,
         on_error=on_error,
         prefetch=prefetch,
         element_spec=element_spec,
@@ -130,6 +137,7 @@ def to_dataset(
         worker_threads=worker_threads,
         strict=strict,
         backend=backend,
+        ray=ray,
         launcher=launcher,
         slow_warning_s=slow_warning_s,
         max_tasks_per_worker=max_tasks_per_worker,
@@ -138,7 +146,7 @@ def to_dataset(
     dataset = dataset_of(Elements(feed, None if varying_length else length_of(sequence)))
     length = length_of(sequence)
     if length is not None and on_error == "raise" and not varying_length:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(shard_length(length, options.shard)))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps_of(sequence, length, options)))
     return dataset
 
 

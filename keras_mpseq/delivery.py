@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import pickle
 import queue
+from collections.abc import Callable
 from math import ceil
 
 import cloudpickle
 
+from keras_mpseq.backend import PoolSlot
 from keras_mpseq.codec import Structure
 from keras_mpseq.errors import load_error, scarce
 from keras_mpseq.messages import Batch, Failure, Input, Layout, Outcome, Past
@@ -32,10 +34,11 @@ class Delivery:
     Args:
         slots: How many to make.
         max_bytes: Bound on their sum.
+        slot: Makes one.
     """
 
-    def __init__(self, slots: int, max_bytes: int) -> None:
-        self.slots: list[Slot] = []
+    def __init__(self, slots: int, max_bytes: int, slot: Callable[[], PoolSlot] = Slot.new) -> None:
+        self.slots: list[PoolSlot] = []
         self.released: queue.SimpleQueue[LeaseEnd] = queue.SimpleQueue()
         """Slots whose lease has ended; put there when the arrays die."""
         self.room = max_bytes
@@ -51,7 +54,7 @@ class Delivery:
         try:
             with scarce(f"{slots} pieces of shared memory cannot be had"):
                 for _ in range(slots):
-                    self.slots.append(Slot.new())
+                    self.slots.append(slot())
         except BaseException:
             self.close()
             raise
@@ -81,7 +84,9 @@ class Delivery:
         leaves = tuple([self.slots[slot].place(array) for array in parts.arrays])
         return Input(self._pickled[parts.structure], leaves)
 
-    def received(self, outcome: Batch | Failure | Past, worker: int, seat: int, attempt: int) -> Batch | Failure | Past:
+    def received(
+        self, outcome: Batch | Failure | Past, worker: int, seat: int, attempt: int, node: str
+    ) -> Batch | Failure | Past:
         """Return an outcome as the pool keeps it: with a structure of the pool's, or with the error itself."""
         if isinstance(outcome, Batch):
             return outcome._replace(layout=self._layouts[worker, outcome.layout])
@@ -89,7 +94,7 @@ class Delivery:
             return outcome
         assert isinstance(outcome.error, bytes)
         error = load_error(outcome.error)
-        error.worker, error.attempt = seat, attempt
+        error.worker, error.attempt, error.node = seat, attempt, node
         return Failure(error)
 
     # --- batches ---

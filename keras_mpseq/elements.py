@@ -7,8 +7,12 @@ import functools
 import weakref
 from collections.abc import Callable, Iterator
 
+import optree
+
+from keras_mpseq.epochs import Begun, Start
 from keras_mpseq.errors import Failure, SequenceLengthError
-from keras_mpseq.run import Feed, Iteration, Parts
+from keras_mpseq.iteration import Iteration
+from keras_mpseq.run import Feed, Parts
 from keras_mpseq.spec import ElementSpec
 from keras_mpseq.streams import Streamed
 
@@ -29,7 +33,11 @@ class Elements:
         self._probe = probe
         self._ahead: Iteration | None = None
         self._latest: weakref.ref[Iteration] | None = None
-        self._number = 0
+        self._origin: Begun | None = None
+        self.may_begin_again = False
+        """The consumer may want the epoch that it has begun from its beginning."""
+        self._given_back: Iteration | None = None
+        """An iteration that was dropped after so few batches that it can begin again with them."""
         self.before_batch: Callable[[], None] | None = None
         """Called before each batch is taken, and before each iteration begins."""
         self.grouping = True
@@ -61,15 +69,20 @@ class Elements:
                 ElementSpec.of_batch(parts.structure, [array.shape for array in parts.arrays], fixed=1)
                 for parts in batches
             ]
-            self._feed.spec = functools.reduce(ElementSpec.merged, specs)
+            self._feed.learn(functools.reduce(ElementSpec.merged, specs))
         of_any_size = getattr(self._feed.source.sequence, "_leaves_of_any_size", None)
         if of_any_size and self._feed.spec is not None:
-            self._feed.spec = self._feed.spec.loosened(of_any_size(self._feed.spec.tree))
+            tree = self._feed.spec.tree
+            if self._feed.adds_weights:
+                loose = [*of_any_size(optree.treespec_tuple(tree.children()[:-1])), False]
+            else:
+                loose = of_any_size(tree)
+            self._feed.spec = self._feed.spec.loosened(loose)
 
     @property
     def first(self) -> Parts | None:
         """The first batch, while it waits for the first iteration."""
-        return self._ahead.peeked[0] if self._ahead and self._ahead.peeked else None
+        return self._ahead.peeked[0].parts if self._ahead and self._ahead.peeked else None
 
     @contextlib.contextmanager
     def epoch(self) -> Iterator[Iteration]:
@@ -79,9 +92,15 @@ class Elements:
                 self.before_batch()
             iteration = self._begin()
             iteration.before_batch = self.before_batch
-            self._latest, self._number = weakref.ref(iteration), iteration.epoch
-            with contextlib.closing(iteration):
+            self._latest, self._origin = weakref.ref(iteration), iteration.origin
+            iteration.kept = [] if self.may_begin_again else None
+            try:
                 yield iteration
+            finally:
+                if iteration.kept and not iteration.ended:
+                    self._given_back = iteration
+                else:
+                    iteration.close()
 
     @property
     def under_way(self) -> Iteration | None:
@@ -91,12 +110,27 @@ class Elements:
 
     def rewind(self) -> None:
         """Let the epoch that began last begin once more."""
+        given_back, self._given_back = self._given_back, None
+        if given_back is not None and given_back.put_back():
+            self._ahead = given_back
+            return
         if self._latest and (latest := self._latest()):
             latest.close()
-        self._feed.source.epochs.rewind(self._number)
+        if self._origin is None:  # No batch was taken.
+            return
+        number, start, skipped = self._origin.number, self._origin.start + self._origin.pads, self._origin.skipped
+        self._feed.source.epochs.begin_at(number, Start(start, skipped))
+
+    @property
+    def next_number(self) -> int:
+        """Of the epoch whose first batch is taken next, when none is under way."""
+        return self._feed.source.epochs.coming if self._ahead is None else self._ahead.epoch
 
     def _begin(self) -> Iteration:
         ahead, self._ahead = self._ahead, None
+        if self._given_back is not None:
+            self._given_back.close()
+            self._given_back = None
         if ahead is not None:
             ahead.refresh()
             iteration = ahead

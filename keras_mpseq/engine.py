@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from keras_mpseq.backend import Ended, Said
+from keras_mpseq.backend import Ended, Said, Workplace
 from keras_mpseq.crew import Crew
-from keras_mpseq.deadlines import start_limit
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.errors import InternalError, MpseqError, copied, scarce
 from keras_mpseq.events import (
@@ -39,7 +38,7 @@ from keras_mpseq.events import (
     WorkerReady,
 )
 from keras_mpseq.local import close_resources
-from keras_mpseq.local_backend import FILES_OF_A_START, FILES_OF_A_WORKER, LocalBackend
+from keras_mpseq.local_backend import LocalWorkplace
 from keras_mpseq.losses import Loss, loss_error
 from keras_mpseq.messages import (
     Batch,
@@ -59,17 +58,23 @@ from keras_mpseq.messages import (
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.scheduler import Scheduler
-from keras_mpseq.slots import FILES_OF_A_MAPPING, room_for_files
 from keras_mpseq.staff import WorkerState
 from keras_mpseq.streams import Streamed, name_of
 from keras_mpseq.versions import Versions
 
-_DEPTH = 2
-"""Tasks a worker holds: one to build and one so that it need not wait for the next."""
 _LEASES = 2
 """Slots beyond those being built and ready: the batch in use, and the one TensorFlow lets go late."""
 _COPY_BELOW = 1 << 15
 """Bytes. Copying so little costs less than a lease (3 us), and frees the slot at once."""
+
+
+def _workplace(options: Options) -> Workplace:
+    """Return where workers are to be."""
+    if options.ray is None:
+        return LocalWorkplace(options)
+    from keras_mpseq.ray_backend import RayWorkplace  # Not above: Ray is an extra, and takes half a second.
+
+    return RayWorkplace(options)
 
 
 class Engine:
@@ -86,10 +91,11 @@ class Engine:
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
         self.warning = ""
         """To be given, and then emptied."""
+        place = _workplace(options)
         # The first batch is built alone, in the only slot there is: it tells how large slots are (max_bytes).
         self._scheduler = Scheduler(
             workers=options.workers,
-            depth=_DEPTH,
+            depth=place.depth,
             attempts=options.attempts,
             slots=1,
             copy_below=_COPY_BELOW,
@@ -97,28 +103,22 @@ class Engine:
         )
         with scarce("Worker processes cannot be started"), contextlib.ExitStack() as resources:
             resources.callback(close_resources, sequence)
-            self._versions = Versions(sequence)
+            self._versions = Versions(sequence, place.segment)
             resources.callback(self._versions.close)
             count = options.workers + options.prefetch + _LEASES
-            self._delivery = Delivery(count, options.max_bytes)
+            self._delivery = Delivery(count, place.max_bytes, place.slot)
             resources.callback(self._delivery.close)
-            state = self._versions.first
+            first = self._versions.first
             setup = Setup(
                 options.seed,
                 options.workers,
                 options.strict,
                 options.worker_threads,
                 count,
-                state.state,
+                first.state,
                 options.doubles,
             )
-            # Where workers are replaced, the old one and its successor are there at the same time.
-            processes = options.workers * (1 if options.limits.max_tasks_per_worker is None else 2)
-            room_for_files(
-                FILES_OF_A_MAPPING * count + FILES_OF_A_WORKER[options.launcher] * processes + FILES_OF_A_START
-            )
-            fds = [*(slot.fd for slot in self._delivery.slots), *state.fds]
-            self.backend = LocalBackend(setup, fds, options.launcher, start_limit(options.limits.timeout))
+            self.backend = place.backend(setup, self._delivery.slots, first.handles)
             self._crew = Crew(sequence, options, self._versions, self._delivery, self.backend)
             resources.callback(self.backend.let_go)
             resources.callback(self._crew.close, self._is_idle)
@@ -274,15 +274,15 @@ class Engine:
                 self._crew.unfit(worker, data)
             case Said(worker, Stopped(data)):
                 self._crew.stopped(worker, data)
-            case Ended(worker, status, stack):
-                self.feed(self._crew.ended(worker, status, stack, self._scheduler.state(worker)))
+            case Ended(worker):
+                self.feed(self._crew.ended(happening, self._scheduler.state(worker)))
 
     def _hear_done(self, worker: int, done: Done) -> None:
         task = self._scheduler.current(worker)
         assert task is not None
-        seat = self._crew.seat(worker)
+        seat, node = self._crew.seat(worker), self.backend.node(worker)
         outcomes = tuple(
-            self._delivery.received(outcome, worker, seat, self._scheduler.attempt(task.run, position))
+            self._delivery.received(outcome, worker, seat, self._scheduler.attempt(task.run, position), node)
             for outcome, position in zip(done.outcomes, task.positions, strict=False)
         )
         largest = max((outcome.nbytes for outcome in outcomes), default=0)

@@ -37,10 +37,12 @@ class MpseqError(Exception):
         traceback: The remote traceback, as text.
     """
 
-    _places: ClassVar[tuple[str, ...]] = ("index", "epoch", "worker", "attempt")
+    _places: ClassVar[tuple[str, ...]] = ("index", "epoch", "worker", "attempt", "node")
     """Fields that stand in brackets behind the message."""
     where: str = ""
     """What stands in the place of the index, such as "element 17 of partition 'a.csv'"."""
+    node: str = ""
+    """The machine of the worker, where that is one of a cluster."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class MpseqError(Exception):
 
     def __str__(self) -> str:
         """Return message, place, remedy and remote traceback."""
-        fields = [name for name in self._places if getattr(self, name) is not None]
+        fields = [name for name in self._places if getattr(self, name) not in (None, "")]
         named = {name: f"{name} {getattr(self, name)}" for name in fields}
         if self.where and "index" in named:
             named["index"] = self.where

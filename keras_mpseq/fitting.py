@@ -7,6 +7,7 @@ no sequence of ours takes part.
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -31,11 +32,21 @@ class Adapter(Protocol):
     def coming_epoch(self) -> int:
         """Number of the epoch that would begin next."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the trainer is."""
+
     def end_epoch(self) -> None:
         """Run the hook, if an epoch has begun."""
 
     def close(self) -> None:
         """End the workers."""
+
+
+class Prepares(Protocol):
+    """A callback that has a say before `fit` begins."""
+
+    def _before_fit(self, model: Any, keras_3: bool) -> dict[str, Any] | None:
+        """Return the state with which the data is to begin."""
 
 
 class Session:
@@ -53,11 +64,26 @@ class Session:
         self._x = x
         self._initial_epoch = initial_epoch
         self._trained: Adapter | None = None
+        self._resume: dict[str, Any] | None = None
+
+    def prepare(self, model: Any, callbacks: Any, *, keras_3: bool) -> None:
+        """Learn of a state to resume: one that the sequence was given, or one that a callback finds."""
+        if isinstance(self._x, Safe):
+            local = local_of(self._x)
+            self._resume, local.resume = local.resume, None
+        for callback in _flat(callbacks):
+            if hasattr(type(callback), "_before_fit"):
+                preparing: Prepares = callback
+                self._resume = preparing._before_fit(model, keras_3) or self._resume
+
+    def resume_of(self, x: Any) -> dict[str, Any] | None:
+        """Return the state with which *x* is to begin."""
+        return self._resume if x is self._x else None
 
     def first_epoch(self, x: Any) -> int:
         """Return the number of the first epoch of *x*: fitting a sequence again goes on where it ended."""
         if self._initial_epoch is None or x is not self._x:
-            return 0
+            return int((self._resume or {}).get("validations", 0))
         return self._initial_epoch or (local_of(x).fitted if isinstance(x, Safe) else 0)
 
     def add(self, adapter: Adapter, x: Any) -> None:
@@ -65,6 +91,7 @@ class Session:
         self.adapters.append(adapter)
         if self._initial_epoch is not None and x is self._x and isinstance(x, Safe):
             self._trained = adapter
+            local_of(x).trained = adapter
 
     def __enter__(self) -> Session:
         """Make it the current one of this thread."""
@@ -78,6 +105,7 @@ class Session:
         _stack().remove(self)
         if self._trained is not None:
             local_of(self._x).fitted = self._trained.coming_epoch
+            local_of(self._x).trained = None
         try:
             for adapter in self.adapters if error is None else ():
                 adapter.end_epoch()  # Trainers do not end the epoch in which training was stopped.
@@ -108,6 +136,11 @@ def outermost_session() -> Session | None:
     return next((session for session in _stack() if session.adapters), None)
 
 
+def training_session() -> Session | None:
+    """Return the innermost call that runs in this thread and has data of ours: that which calls a callback."""
+    return next((session for session in reversed(_stack()) if session.adapters), None)
+
+
 def wrap(model: type, *, keras_3: bool) -> None:
     """Put the wrappers on the class *model*; with *keras_3* they answer arguments of Keras 2."""
     for name in METHODS:
@@ -115,12 +148,17 @@ def wrap(model: type, *, keras_3: bool) -> None:
 
 
 def _wrapped(name: str, original: Callable[..., Any], keras_3: bool) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
     @functools.wraps(original)
     def call(self: Any, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         old = {key: kwargs[key] for key in KERAS_2 if key in kwargs}
         if keras_3 and old and isinstance(x, Safe):
             raise TypeError(keras_2_message(name, type(x).__name__, old))
-        with Session(x, kwargs.get("initial_epoch", 0) if name == "fit" else None):
+        with Session(x, kwargs.get("initial_epoch", 0) if name == "fit" else None) as session:
+            # keras_mpseq.fit has prepared already, and passes an adapter.
+            if name == "fit" and not any(x is adapter for outer in _stack() for adapter in outer.adapters):
+                session.prepare(self, _argument("callbacks", signature, self, x, *args, **kwargs), keras_3=keras_3)
             try:
                 return original(self, x, *args, **kwargs)
             finally:
@@ -128,6 +166,21 @@ def _wrapped(name: str, original: Callable[..., Any], keras_3: bool) -> Callable
                     _forget_validation(self)
 
     return call
+
+
+def _argument(name: str, signature: inspect.Signature, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return signature.bind_partial(*args, **kwargs).arguments.get(name)
+    except TypeError:  # Wrong arguments are the method's to refuse.
+        return None
+
+
+def _flat(callbacks: Any) -> list[Any]:
+    """Return the callbacks in a nest of lists, or in a `CallbackList`."""
+    inner = getattr(callbacks, "callbacks", callbacks)
+    if isinstance(inner, (list, tuple)):
+        return [callback for part in inner for callback in _flat(part)]
+    return [] if callbacks is None else [callbacks]
 
 
 def _forget_validation(model: Any) -> None:

@@ -16,6 +16,7 @@ from keras_mpseq.generators import Generators
 from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.loader import feed_of
 from keras_mpseq.options import OnError, check_int, checked
+from keras_mpseq.ray_options import RayOptions
 
 _CYCLE = 16
 """Partitions that run at a time, by default: more than most machines have use for, few enough to hold them all open."""
@@ -38,6 +39,7 @@ def generator_dataset(
     max_bytes: int | None = None,
     worker_threads: int = 1,
     backend: str = "local",
+    ray: RayOptions | None = None,
     launcher: str | None = None,
     slow_warning_s: float | None = SLOW_WARNING_S,
 ) -> tf.data.Dataset:
@@ -68,7 +70,8 @@ def generator_dataset(
         attempts: How many workers one element may lose before it is an error.
         max_bytes: Bound on the shared memory for elements; None means a quarter of the machine's memory.
         worker_threads: Threads that numeric libraries may use in each worker.
-        backend: "local".
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`; None takes what `RayOptions` takes by itself.
         launcher: "template" or "spawn"; None means what the platform has.
         slow_warning_s: Seconds after which an element that is still being built is logged, with the line at which the
             worker's code is; None means never.
@@ -111,6 +114,7 @@ def generator_dataset(
         max_bytes=max_bytes,
         worker_threads=worker_threads,
         backend=backend,
+        ray=ray,
         launcher=launcher,
         slow_warning_s=slow_warning_s,
         partition="stride",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.abc
 import importlib.util
+import itertools
 import sys
 import warnings
 import weakref
@@ -44,6 +45,8 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
         max_queue_size: Batches ready ahead; None takes what the sequence asks for, 0 means two for each worker.
     """
 
+    resumes = True
+
     def __init__(
         self,
         x: Any,
@@ -64,12 +67,63 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
         self._class_weight = class_weight
         self._dataset: Any = None
         self._trainers: weakref.ref[EpochIterator] | None = None
+        self._step = 0
+        """Steps of the epoch of Keras that were begun."""
 
     def serve(self, iterator: EpochIterator) -> None:
         """Learn which iterator of the trainer takes the batches."""
         self._trainers = weakref.ref(iterator)
         # Where steps_per_epoch cuts a pass, no batch may be taken before the hook of its epoch.
         self.elements.grouping = iterator.steps_per_epoch is None
+        iterator._enumerate_iterator = self._steps  # On the class stands Keras's own.
+
+    def _steps(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield the steps of an epoch: all of them, or those that are left of one that is resumed."""
+        iterator: Any = self._trainers and self._trainers()
+        whole = self._resumed is None or not (self._first_step or self._resumed.position)
+        for first, last, batches in type(iterator)._enumerate_iterator(iterator) if whole else self._rest(iterator):
+            self._step = last + 1
+            yield first, last, batches
+        self._step, self._resumed = 0, None
+
+    def _rest(self, iterator: EpochIterator) -> Iterator[tuple[int, int, Any]]:
+        """Yield what is left of the epoch that is resumed, as Keras's `_enumerate_iterator` does."""
+        assert self._resumed is not None
+        self.on_epoch_begin()
+        iterator._current_iterator = iter(iterator._get_iterator())
+        iterator._steps_seen = self._resumed.position
+        each, total = iterator.steps_per_execution, iterator._num_batches
+        steps = iterator.steps_per_epoch or total
+        numbers = itertools.count(self._first_step, each) if steps is None else range(self._first_step, steps, each)
+        for step in numbers:
+            if total and iterator._steps_seen >= total:
+                iterator._interrupted_warning()
+                break
+            iterator._steps_seen += each
+            yield step, step + each - 1, iterator._current_iterator
+        if total and iterator._steps_seen >= total:
+            iterator._current_iterator = iter(iterator._get_iterator())
+            iterator._steps_seen = 0
+        self.on_epoch_end()
+
+    @property
+    def steps_left(self) -> int | None:
+        """Steps of the epoch of Keras that were not begun; None if they are endless."""
+        iterator = self._trainers and self._trainers()
+        steps = iterator.num_batches if iterator else None
+        return None if steps is None else max(steps - self._step, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the trainer is, counting the steps that were begun."""
+        if self._resumed is not None and not self._step:  # Nothing was done yet.
+            return self._state(self._resumed.epoch, self._resumed.position, self._first_step)
+        iterator = self._trainers and self._trainers()
+        seen = iterator._steps_seen if iterator else 0
+        if seen and self.length is not None:
+            seen = min(seen, self.length)
+        # A pass that was begun is the one that began last: batches are taken of one at a time.
+        epoch = self.coming_epoch - 1 if seen else self.elements.next_number
+        return self._state(epoch, seen, self._step)
 
     @property
     def num_batches(self) -> int | None:
@@ -97,6 +151,7 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
         iterator = self._trainers and self._trainers()
         if self.within and not self.ended_once and iterator and iterator._epoch_iterator is None:
             # The trainer took a batch to build the model, and now begins the same epoch.
+            self._step = 0
             self.begin_again()
         else:
             self.end_epoch()
@@ -264,7 +319,8 @@ def fit(
             sequence, class_weight=weight, shuffle=shuffled, workers=count, max_queue_size=max_queue_size
         )
 
-    with fitting.Session(x, initial_epoch):
+    with fitting.Session(x, initial_epoch) as session:
+        session.prepare(model, kwargs.get("callbacks"), keras_3=legacy is None)
         training = adapter(x, class_weight, shuffle)  # The first of the session is what PipelineMonitor looks at.
         if validation_data is not None and _is_sequence(validation_data):
             validation_data = adapter(validation_data, None, False)

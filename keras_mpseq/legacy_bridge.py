@@ -44,6 +44,13 @@ class LegacyAdapter(Pipeline, data_adapter.DataAdapter):  # type: ignore[misc]
         alone = isinstance(spec, tuple) and len(spec) == 1 and not isinstance(spec[0], (tuple, dict))
         self._dataset = mapped(dataset, lambda x: x) if alone else dataset
 
+    def state_dict(self) -> Any:
+        """Refuse."""
+        raise ValueError(
+            "state_dict() is not known in fit of tf_keras: use a model of Keras 3, or a loop of your own with "
+            "Loader.state_dict."
+        )
+
     def take(self, steps: int | None) -> LegacyAdapter:
         """Learn of `steps_per_epoch`: a pass then goes on in the next epoch (decision S12)."""
         self._cut = steps is not None

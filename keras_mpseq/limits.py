@@ -39,3 +39,10 @@ def _check_seconds(name: str, seconds: object, none: str) -> None:
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def check_among(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    """Raise ValueError unless *value* is one of *accepted*."""
+    if not isinstance(value, str) or value not in accepted:
+        known = ", ".join(f'"{one}"' for one in accepted)
+        raise ValueError(f"{name} must be one of {known}, got {value!r}.")

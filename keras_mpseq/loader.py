@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from keras_mpseq.errors import SequenceLengthError
 from keras_mpseq.images import by_index
+from keras_mpseq.iteration import Iteration
 from keras_mpseq.limits import SLOW_WARNING_S
 from keras_mpseq.options import (
     OnError,
@@ -16,10 +17,13 @@ from keras_mpseq.options import (
     check_endless,
     checked,
     length_of,
-    shard_length,
+    steps_of,
 )
-from keras_mpseq.run import Feed, Iteration, Source, Stats
+from keras_mpseq.ray_options import RayOptions
+from keras_mpseq.resuming import restore, snapshot
+from keras_mpseq.run import Feed, Source, Stats
 from keras_mpseq.serial import Serial
+from keras_mpseq.shares import Shard, Uneven
 
 
 def feed_of(sequence: Any, options: Options, *, fixed: int | None) -> Feed:
@@ -27,12 +31,8 @@ def feed_of(sequence: Any, options: Options, *, fixed: int | None) -> Feed:
     length = length_of(sequence)  # A bad length is told before any process starts.
     if length is None:
         check_endless(options)
-    elif not shard_length(length, options.shard):
-        i, n = options.shard
-        raise SequenceLengthError(
-            f"Share {i} of {n} of {type(sequence).__name__} is empty: it has {length} batches",
-            remedy="Use fewer shards, or smaller batches.",
-        )
+    else:
+        steps_of(sequence, length, options)
     return Feed(_source(by_index(sequence), options), fixed)
 
 
@@ -49,15 +49,15 @@ class Batches(Iterator[Any]):
 
     def __init__(self, feed: Feed) -> None:
         """Begin an epoch."""
-        self._iteration = Iteration(feed)
+        self.iteration = Iteration(feed)
 
     def __next__(self) -> Any:
         """Return the next batch."""
-        return next(self._iteration).batch
+        return next(self.iteration).batch
 
     def close(self) -> None:
         """Give the rest of the epoch up; `on_epoch_end` runs now."""
-        self._iteration.close()
+        self.iteration.close()
 
 
 class Loader:
@@ -77,8 +77,19 @@ class Loader:
         shuffle: Permute the indices of each epoch, keyed by (seed, epoch).
         ordered: Deliver in the order of the epoch; False delivers what is ready first.
         seed: Of all randomness, an int of 0 or more; None takes the sequence's own `seed`, else 0.
-        shard: (i, n): deliver the i-th of n shares of each epoch.
-        on_error: "raise", or "skip" to leave failing batches out, count them, and log them after the epoch.
+        shard: (i, n): deliver the i-th of n shares of each epoch: all that is at position i, i + n, i + 2n and so on.
+            "auto" asks the framework or launcher that runs several processes, without importing any, and logs (info)
+            what it found: tf.distribute, keras.distribution, torch.distributed, JAX, TF_CONFIG, SLURM, Open MPI; (0, 1)
+            where there is nothing. All processes must have the same `seed`. None takes the sequence's own, else (0, 1).
+        uneven: What happens where n does not divide the number of batches, so that all shards deliver as many.
+            "error": a SequenceLengthError, before any process starts. "drop": the last batches of the epoch's order,
+            fewer than n, are built by nobody; shuffled, they are other ones in every epoch. "wrap": the shards that
+            have one less go on at the beginning of the epoch's order, so that a few batches are delivered twice.
+            "pad": they deliver their last batch once more, with weights of 0, which costs no `__getitem__`; for that
+            all batches become (x, y, sample_weight), with a weight of 1 for each sample that has none, whatever n is.
+            Infinite sequences have endless shares. None takes the sequence's own, else "error".
+        on_error: "raise", or "skip" to leave failing batches out, count them, and log them after the epoch; with
+            several shards only with `uneven="pad"`, which fills up.
         prefetch: Batches ready ahead; None means two for each worker.
         element_spec: Tree of `tf.TensorSpec`, or of anything with shape and dtype, that each batch must fit; None
             takes structure, dtypes and ranks from the first batch.
@@ -87,7 +98,8 @@ class Loader:
         max_bytes: Bound on the shared memory for batches; None means a quarter of the machine's memory.
         worker_threads: Threads that numeric libraries may use in each worker.
         strict: Compare the sequence before and after each call, and raise when `__getitem__` changed it.
-        backend: "local".
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`; None takes what `RayOptions` takes by itself.
         launcher: "template" (fork from a clean process, Linux) or "spawn"; None means what the platform has.
         slow_warning_s: Seconds after which a batch that is still being built is logged, once for each index, with the
             line at which the worker's code is; None means never. Nothing is stopped by it.
@@ -98,7 +110,7 @@ class Loader:
         TypeError: *sequence* is no sequence of batches, or an option is of the wrong type.
         ValueError: An option is out of its range.
         PayloadError: The sequence cannot be sent to workers.
-        SequenceLengthError: Its length is not an int of 1 or more.
+        SequenceLengthError: Its length is not an int of 1 or more, or cannot be shared.
 
     Example:
         ```python
@@ -118,7 +130,8 @@ class Loader:
         shuffle: bool = False,
         ordered: bool = True,
         seed: int | None = None,
-        shard: tuple[int, int] = (0, 1),
+        shard: Shard | None = None,
+        uneven: Uneven | None = None,
         on_error: OnError = "raise",
         prefetch: int | None = None,
         element_spec: Any = None,
@@ -128,6 +141,7 @@ class Loader:
         worker_threads: int = 1,
         strict: bool = False,
         backend: str = "local",
+        ray: RayOptions | None = None,
         launcher: str | None = None,
         slow_warning_s: float | None = SLOW_WARNING_S,
         max_tasks_per_worker: int | None = None,
@@ -141,6 +155,7 @@ class Loader:
             ordered=ordered,
             seed=seed,
             shard=shard,
+            uneven=uneven,
             on_error=on_error,
             prefetch=prefetch,
             element_spec=element_spec,
@@ -150,22 +165,77 @@ class Loader:
             worker_threads=worker_threads,
             strict=strict,
             backend=backend,
+            ray=ray,
             launcher=launcher,
             slow_warning_s=slow_warning_s,
             max_tasks_per_worker=max_tasks_per_worker,
         )
         self._feed = feed_of(sequence, options, fixed=None)
+        self._latest: Callable[[], Iteration | None] = lambda: None
 
     def __iter__(self) -> Batches:
-        """Begin an epoch."""
-        return Batches(self._feed)
+        """Begin an epoch, or go on with the one of a state that was loaded."""
+        batches = Batches(self._feed)
+        self._latest = weakref.ref(batches.iteration)
+        return batches
 
     def __len__(self) -> int:
         """Return the number of batches of the next epoch, on this shard."""
         length = length_of(self._feed.source.sequence)
         if length is None:
             raise TypeError("The sequence is infinite: it has no length.")
-        return shard_length(length, self._feed.source.options.shard)
+        return steps_of(self._feed.source.sequence, length, self._feed.source.options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the consumer is, as a dict that JSON can hold; some hundred bytes for any number of workers.
+
+        It counts the batches that the consumer received, not those that were built ahead. Of several iterators the
+        one that began last counts; when that is over or was given up, the state is that before the next epoch.
+
+        Returns:
+            Epoch, position, seed, `shuffle`, `shard`, `uneven`, length of the sequence and spec of its batches, and
+            under "sequence" what `on_save_state` of the sequence returned.
+
+        Raises:
+            ValueError: With `ordered=False` no position says which batches are left.
+            TypeError: `on_save_state` returned what JSON cannot hold.
+            UserCodeError: `on_save_state` raised.
+        """
+        source, latest = self._feed.source, self._under_way()
+        if latest is None:
+            source.settle()
+            start = source.epochs.start
+            at = {"epoch": source.epochs.coming, "position": start.position, "skipped": start.skipped}
+            begun = start.begun
+        else:
+            at = {"epoch": latest.epoch, "position": latest.position, "skipped": latest.skipped}
+            begun = True
+        return snapshot(source.sequence, source.options, self._feed.spec_to_save, begun=begun, **at).as_json()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next `iter(loader)` go on where *state* was saved: with the next batch of the same epoch.
+
+        The number of workers may be another one. An epoch of which all batches had been received is gone on with too:
+        it has no batch left, and `on_epoch_end` runs.
+
+        Args:
+            state: What `state_dict` returned, then or in another process.
+
+        Raises:
+            ValueError: It is no state, or one of another sequence, seed, order or shard; or an epoch is under way.
+            SpecMismatchError: The batches have another structure or other dtypes; where no batch was built yet, the
+                first one tells.
+            UserCodeError: `on_load_state` raised.
+        """
+        if self._under_way() is not None:
+            raise ValueError("load_state_dict() was called while an epoch is under way: close its iterator first.")
+        source = self._feed.source
+        source.settle()
+        self._feed.begin_at(restore(source.sequence, source.options, state))
+
+    def _under_way(self) -> Iteration | None:
+        latest = self._latest()
+        return None if latest is None or latest.ended else latest
 
     def stats(self) -> Stats:
         """Return what was done so far: batches, waiting time, restarts, bytes shared and pickled."""

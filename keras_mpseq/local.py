@@ -15,6 +15,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 from numpy.typing import DTypeLike, NDArray
 
 from keras_mpseq.limits import Limits
+from keras_mpseq.ray_options import RayOptions
+from keras_mpseq.shares import Shard
 
 T = TypeVar("T")
 
@@ -77,6 +79,19 @@ class Safe:
     workers: Any
     _limits: Limits
     """In `fit`, `evaluate` and `predict`."""
+    _backend: str
+    """As `_limits`."""
+    _ray: RayOptions | None
+    """As `_limits`."""
+    _shard: Shard
+    _uneven: str
+
+
+class Trained(Protocol):
+    """What serves a `fit`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the trainer is."""
 
 
 class Local:
@@ -89,6 +104,10 @@ class Local:
         """The epoch with which the next `fit` begins."""
         self.syncs = 0
         """How often `sync` was called."""
+        self.trained: Trained | None = None
+        """What serves the `fit` that runs on the sequence."""
+        self.resume: dict[str, Any] | None = None
+        """The state with which the next `fit` begins."""
         self.resources: dict[str, Any] = {}
         self.closers: list[Callable[[], object]] = []
 

@@ -12,22 +12,46 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from keras_mpseq.backend import Ended, Said
+from keras_mpseq.backend import Ended, PoolSlot, Said
 from keras_mpseq.channel import Channel
+from keras_mpseq.deadlines import start_limit
 from keras_mpseq.launcher import Launcher, SpawnLauncher, TemplateLauncher
 from keras_mpseq.messages import Exited, Setup, Stop
 from keras_mpseq.native import described
-from keras_mpseq.slots import anonymous_file
+from keras_mpseq.options import Options
+from keras_mpseq.slots import FILES_OF_A_MAPPING, Slot, anonymous_file, room_for_files
+from keras_mpseq.versions import SharedSegment
 from keras_mpseq.worker import ASK_SIGNAL, DUMP_SIGNAL
 
-FILES_OF_A_WORKER = {"template": 2, "spawn": 4}
+_FILES_OF_A_WORKER = {"template": 2, "spawn": 4}
 """Descriptors: its channel and stack file; of a process of its own, also lifeline and sentinel."""
-FILES_OF_A_START = 9
+_FILES_OF_A_START = 9
 """Descriptors that are open only while a process is being started, or that belong to the template."""
 _STACK_BYTES = 1 << 16
 _PATIENCE_S = 1.0
 """For the end of a dead worker's channel; see `Channel.receive_rest`."""
 log = logging.getLogger("keras_mpseq")
+
+
+class LocalWorkplace:
+    """This machine. See Workplace."""
+
+    depth = 2
+    slot = staticmethod(Slot.new)
+    segment = staticmethod(SharedSegment.of)
+
+    def __init__(self, options: Options) -> None:
+        self.max_bytes = options.max_bytes
+        self._options = options
+
+    def backend(self, setup: Setup, slots: Sequence[PoolSlot], handles: Sequence[int]) -> LocalBackend:
+        """See Workplace."""
+        launcher, limits = self._options.launcher, self._options.limits
+        # Where workers are replaced, the old one and its successor are there at the same time.
+        processes = setup.workers * (1 if limits.max_tasks_per_worker is None else 2)
+        room_for_files(FILES_OF_A_MAPPING * len(slots) + _FILES_OF_A_WORKER[launcher] * processes + _FILES_OF_A_START)
+        fds = [*(slot.fd for slot in slots if isinstance(slot, Slot)), *handles]
+        return LocalBackend(setup, fds, launcher, start_limit(limits.timeout))
 
 
 class LocalBackend:
@@ -86,12 +110,12 @@ class LocalBackend:
         self._channels[worker] = channel
         self._selector.register(channel, selectors.EVENT_READ, worker)
 
-    def send(self, worker: int, message: Any, fds: Sequence[int] = ()) -> None:
+    def send(self, worker: int, message: Any, handles: Sequence[int] = ()) -> None:
         """See Backend."""
         channel = self._channels.get(worker)
         if channel is not None:
             with contextlib.suppress(OSError):  # It died; its end will be told.
-                channel.send(message, fds)
+                channel.send(message, handles)
 
     def interrupt(self, worker: int) -> None:
         """See Backend."""
@@ -112,6 +136,10 @@ class LocalBackend:
         """See Backend."""
         pid = self._launcher.pid(worker)
         return "" if pid is None else described(pid)
+
+    def node(self, worker: int) -> str:  # noqa: ARG002
+        """See Backend."""
+        return ""
 
     def kill(self, worker: int) -> None:
         """See Backend."""

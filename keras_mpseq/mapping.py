@@ -14,6 +14,7 @@ from keras_mpseq.loader import feed_of
 from keras_mpseq.machine import cores
 from keras_mpseq.mapper import Mapper
 from keras_mpseq.options import OnError, checked
+from keras_mpseq.ray_options import RayOptions
 
 
 def process_map(
@@ -31,6 +32,7 @@ def process_map(
     max_bytes: int | None = None,
     worker_threads: int = 1,
     backend: str = "local",
+    ray: RayOptions | None = None,
     launcher: str | None = None,
     slow_warning_s: float | None = SLOW_WARNING_S,
     max_tasks_per_worker: int | None = None,
@@ -58,7 +60,8 @@ def process_map(
         attempts: How many workers one element may lose before it is an error.
         max_bytes: Bound on the shared memory for elements; None means a quarter of the machine's memory.
         worker_threads: Threads that numeric libraries may use in each worker.
-        backend: "local".
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`; None takes what `RayOptions` takes by itself.
         launcher: "template" or "spawn"; None means what the platform has.
         slow_warning_s: Seconds after which an element that is still being built is logged, with the line at which the
             worker's code is; None means never.
@@ -101,6 +104,7 @@ def process_map(
         max_bytes=max_bytes,
         worker_threads=worker_threads,
         backend=backend,
+        ray=ray,
         launcher=launcher,
         slow_warning_s=slow_warning_s,
         max_tasks_per_worker=max_tasks_per_worker,

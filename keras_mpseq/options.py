@@ -10,9 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_mpseq.errors import SequenceLengthError, cut, named
-from keras_mpseq.limits import SLOW_WARNING_S, Limits
+from keras_mpseq.limits import SLOW_WARNING_S, Limits, check_among
 from keras_mpseq.local import Safe
 from keras_mpseq.machine import cores, memory
+from keras_mpseq.ranks import shard_here
+from keras_mpseq.ray_options import RayOptions, checked_for
+from keras_mpseq.shares import Shard, check_shard, check_uneven, share_of
 from keras_mpseq.spec import ElementSpec
 
 Partition = Literal["dynamic", "block", "stride"]
@@ -34,6 +37,7 @@ class Options:
     ordered: bool
     seed: int
     shard: tuple[int, int]
+    uneven: str
     on_error: str
     prefetch: int
     element_spec: ElementSpec | None
@@ -48,6 +52,8 @@ class Options:
     first_epoch: int = 0
     doubles: np.dtype[Any] | None = None
     """What float64 leaves become, without a copy of their own; None leaves them."""
+    ray: RayOptions | None = None
+    """Of the cluster on which workers run; None for this machine."""
 
 
 def checked(
@@ -58,7 +64,8 @@ def checked(
     shuffle: bool = False,
     ordered: bool = True,
     seed: int | None = None,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard | None = None,
+    uneven: str | None = None,
     on_error: str = "raise",
     prefetch: int | None = None,
     element_spec: Any = None,
@@ -72,6 +79,7 @@ def checked(
     slow_warning_s: float | None = SLOW_WARNING_S,
     max_tasks_per_worker: int | None = None,
     most_workers: int | None = None,
+    ray: RayOptions | None = None,
 ) -> Options:
     """Return the options of a pipeline over *sequence*, or raise on the first that is wrong.
 
@@ -81,19 +89,19 @@ def checked(
         ImportError: The backend needs a package that is not installed.
     """
     check_sequence(sequence)
-    check_among("backend", backend, ("local", "ray"))
-    if backend == "ray":
-        raise ImportError(
-            'backend="ray" needs keras_mpseq[ray]: pip install "keras_mpseq[ray]", or use backend="local".'
-        )
+    on_ray = checked_for(backend, ray)
     check_among("partition", partition, ("dynamic", "block", "stride"))
     check_among("on_error", on_error, ("raise", "skip"))
+    own_shard, own_uneven = (sequence._shard, sequence._uneven) if isinstance(sequence, Safe) else ((0, 1), "error")
+    uneven = check_uneven(own_uneven if uneven is None else uneven)
     for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
         check_flag(name, flag)
     count = _workers(sequence, workers)
     if most_workers is not None:
         count = min(count, most_workers)
     limits = Limits.checked(timeout, slow_warning_s, max_tasks_per_worker)
+    if launcher is not None and on_ray is not None:
+        raise ValueError(f'launcher must be None with backend="ray", got {launcher!r}: Ray starts the workers.')
     if launcher is not None:
         check_among("launcher", launcher, ("template", "spawn"))
         if launcher == "template" and default_launcher() != "template":
@@ -108,7 +116,8 @@ def checked(
         shuffle=bool(shuffle),
         ordered=bool(ordered),
         seed=check_int("seed", _own_seed(sequence) if seed is None else seed, 0),
-        shard=_shard(shard),
+        shard=resolved(check_shard(own_shard if shard is None else shard)),
+        uneven=uneven,
         on_error=on_error,
         prefetch=_BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
         element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
@@ -118,6 +127,7 @@ def checked(
         worker_threads=check_int("worker_threads", worker_threads, 1),
         strict=bool(strict) or (isinstance(sequence, Safe) and bool(sequence.strict)),
         launcher=launcher or default_launcher(),
+        ray=on_ray,
     )
 
 
@@ -192,10 +202,33 @@ def check_endless(options: Options) -> None:
         )
 
 
-def shard_length(length: int, shard: tuple[int, int]) -> int:
-    """Return how many of *length* batches shard (i, n) has."""
-    i, n = shard
-    return len(range(i, length, n))
+def steps_of(sequence: object, length: int, options: Options) -> int:
+    """Return how many of *length* batches this shard delivers, the same for all shards.
+
+    Raises:
+        SequenceLengthError: The shards cannot have the same number of batches.
+        ValueError: A batch that is skipped would leave one of them with fewer.
+    """
+    shards, name = options.shard[1], type(sequence).__name__
+    most, rest = -(-length // shards), length % shards
+    if rest and options.uneven == "error":
+        raise SequenceLengthError(
+            f"{name} has {length} batches, which {shards} shards cannot share equally: some would run {most} steps and "
+            f"others {most - 1}",
+            remedy=f'Pass uneven="drop" to leave {rest} of them out, "pad" to fill up with batches of weight 0, or '
+            f'"wrap" to deliver {shards - rest} more, from the beginning of the order again.',
+        )
+    if length < shards and options.uneven != "wrap":
+        raise SequenceLengthError(
+            f"{name} has {length} batches, fewer than the {shards} shards",
+            remedy='Use fewer shards or smaller batches, or pass uneven="wrap".',
+        )
+    if shards > 1 and options.on_error == "skip" and options.uneven != "pad":
+        raise ValueError(
+            f'on_error="skip" with shard={options.shard} would let shards run unequal numbers of steps: pass '
+            'uneven="pad", which fills up.'
+        )
+    return share_of(length, options.shard, options.uneven).steps
 
 
 def _workers(sequence: object, workers: int | str) -> int:
@@ -213,22 +246,9 @@ def _own_seed(sequence: object) -> int:
     return sequence.seed if isinstance(sequence, Safe) else 0
 
 
-def _shard(shard: tuple[int, int]) -> tuple[int, int]:
-    if (
-        isinstance(shard, (tuple, list))
-        and len(shard) == 2
-        and all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in shard)
-        and 0 <= shard[0] < shard[1]
-    ):
-        return int(shard[0]), int(shard[1])
-    raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}.")
-
-
-def check_among(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    """Raise ValueError unless *value* is one of *accepted*."""
-    if not isinstance(value, str) or value not in accepted:
-        known = ", ".join(f'"{one}"' for one in accepted)
-        raise ValueError(f"{name} must be one of {known}, got {value!r}.")
+def resolved(shard: Shard) -> tuple[int, int]:
+    """Return *shard*, or for "auto" what is found; the log says what."""
+    return shard_here() if shard == "auto" else shard
 
 
 def check_int(name: str, value: Any, least: int) -> int:

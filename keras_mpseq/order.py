@@ -17,6 +17,8 @@ import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 from numpy.typing import NDArray
 
+from keras_mpseq.shares import UNEVEN, share_of
+
 Indices = TypeVar("Indices", int, NDArray[np.int64])
 
 PARTITIONS = ("dynamic", "block", "stride")
@@ -37,6 +39,7 @@ class Order:
         partition: str,
         workers: int,
         ordered: bool,
+        uneven: str = "error",
     ) -> None:
         """Keep what `epoch_order` has checked; *indices* is None where arithmetic says it all."""
         self.partition = partition
@@ -47,7 +50,7 @@ class Order:
         self._shard = shard
         self._turns: list[NDArray[np.int64]] | None = None
         self._start = 0
-        self.size = None if length is None else len(range(shard[0], length, shard[1]))
+        self.size = None if length is None else share_of(length, shard, uneven).size
         """Positions in this epoch on this host; None: endless."""
 
     @property
@@ -69,12 +72,24 @@ class Order:
         rest.size = None if self.size is None else max(self.size - start, 0)
         return rest
 
+    def backwards(self, end: int) -> Order:
+        """Return what is before position *end* of this finite order, from there to its beginning."""
+        turned = copy.copy(self)
+        turned._turns = None
+        turned._indices = np.array([self.index(position) for position in range(end)][::-1], np.int64)
+        turned.size = end
+        return turned
+
     def index(self, position: int) -> int:
         """Return the sequence's index at *position*, which counts from 0."""
         if self._indices is not None:
             return int(self._indices[position])
+        return self._unshuffled(position)
+
+    def _unshuffled(self, position: Indices) -> Indices:
         first, step = self._shard
-        return first + step * (self._start + position)
+        index = first + step * (self._start + position)
+        return index if self._length is None else index % self._length
 
     def owner(self, position: int) -> int | None:
         """Return the worker that is to build *position*; None: whoever has time."""
@@ -118,9 +133,8 @@ class Order:
         return ((index + 1) * self.workers - 1) // self._length
 
     def _turns_of_owners(self, size: int) -> list[NDArray[np.int64]]:
-        first, step = self._shard
         indices = self._indices
-        owners = self._owner_of(first + step * (self._start + np.arange(size)) if indices is None else indices)
+        owners = self._owner_of(self._unshuffled(np.arange(size)) if indices is None else indices)
         return [np.flatnonzero(owners == worker) for worker in range(self.workers)]
 
 
@@ -134,6 +148,7 @@ def epoch_order(
     partition: str,
     workers: int,
     ordered: bool,
+    uneven: str = "error",
 ) -> Order:
     """Return the order of one epoch.
 
@@ -148,12 +163,15 @@ def epoch_order(
             index, not on the position, so that a worker meets the same ones in every epoch.
         workers: How many there are; 0, this process alone, owns like 1.
         ordered: Batches are to be delivered in the order of positions.
+        uneven: See `share_of`; shards of an endless sequence are all endless.
 
     Raises:
         ValueError: An argument is out of its range, or an endless sequence is to be shuffled or cut
             into blocks.
     """
     host, hosts = shard
+    if uneven not in UNEVEN:
+        raise ValueError(f"uneven must be one of {', '.join(UNEVEN)}, got {uneven!r}.")
     if partition not in PARTITIONS:
         raise ValueError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}.")
     if not 0 <= host < hosts:
@@ -177,7 +195,8 @@ def epoch_order(
     elif shuffle:
         generator = Generator(PCG64(_sequence_of(_SHUFFLE, seed, epoch)))
         # A copy of this host's share, so that the permutation of the whole is not kept alive.
-        indices = generator.permutation(length)[host::hosts].copy()
+        positions = host + hosts * np.arange(share_of(length, shard, uneven).size)
+        indices = generator.permutation(length)[positions % max(length, 1)]
     return Order(
         indices,
         length=length,
@@ -185,6 +204,7 @@ def epoch_order(
         partition=partition,
         workers=max(workers, 1),
         ordered=ordered,
+        uneven=uneven,
     )
 
 

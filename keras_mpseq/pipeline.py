@@ -22,7 +22,8 @@ from keras_mpseq.elements import Elements
 from keras_mpseq.errors import Failure, SpecMismatchError, UserCodeError
 from keras_mpseq.loader import feed_of
 from keras_mpseq.local import Safe, set_epoch
-from keras_mpseq.options import check_sequence, checked, length_of
+from keras_mpseq.options import Options, check_sequence, checked, length_of, steps_of
+from keras_mpseq.resuming import State, restore, snapshot
 from keras_mpseq.run import Stats
 from keras_mpseq.spec import ElementSpec, lists_to_tuples
 
@@ -42,6 +43,9 @@ class Pipeline:
         floatx: What doubles become, as in Keras.
     """
 
+    resumes = False
+    """The trainer can begin in the middle of an epoch."""
+
     def __init__(self, x: Any, *, workers: int, ahead: int, shuffle: bool, floatx: str) -> None:
         """Start the workers."""
         check_sequence(x)
@@ -52,11 +56,17 @@ class Pipeline:
             prefetch=ahead or None,
             shuffle=shuffle and length_of(x) is not None,
             element_spec=getattr(x, "element_spec", None),
-            **(x._limits._asdict() if isinstance(x, Safe) else {}),
+            **({**x._limits._asdict(), "backend": x._backend, "ray": x._ray} if isinstance(x, Safe) else {}),
         )
         doubles = np.dtype(floatx)
         first = session.first_epoch(x) if session else 0
-        self._within = self._early = False
+        resume = session.resume_of(x) if session else None
+        self._resumed = self._restored(x, options, resume) if resume else None
+        """The state with which the epoch under way began, that was resumed."""
+        self._first_step = int(resume["step"]) if resume else 0
+        self._within = False
+        self._early = self._resumed is not None and self._resumed.begun and self._resumed.sequence is not None
+        """The hook of the coming epoch has run."""
         self.ended_once = False
         """An epoch of Keras has ended."""
         self._failure = session.failure if session else Failure()
@@ -72,10 +82,49 @@ class Pipeline:
                 ),
                 fixed=None,
             )
+        if self._resumed:
+            self._feed.begin_at(self._resumed)
         self._sequence = self._feed.source.sequence  # Of Keras's image iterators what wraps them, whose hooks count.
         self.elements = Elements(self._feed, None, _PROBE, self._failure)
+        self.elements.may_begin_again = True
         if session:
             session.add(self, x)
+
+    def _restored(self, x: Any, options: Options, resume: dict[str, Any]) -> State:
+        if not self.resumes:
+            raise ValueError(
+                "fit of tf_keras cannot go on in the middle of an epoch: use a model of Keras 3, or a loop of your own "
+                "with Loader.load_state_dict."
+            )
+        if "step" not in resume:
+            raise ValueError(
+                "The state is that of a Loader, and fit needs one that a callback saved in fit, by state_dict() of "
+                "its sequence."
+            )
+        state = restore(x, options, resume)
+        if state.position and state.position == state.length:
+            raise ValueError(
+                "The state is that of an epoch all of whose batches were trained on, and that had not ended: load one "
+                "that was saved before, or in on_epoch_end."
+            )
+        return state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the trainer is."""
+        raise NotImplementedError
+
+    def _state(self, epoch: int, position: int, step: int) -> dict[str, Any]:
+        """Return the state, given the pass and what was trained of it, and the steps of the epoch of Keras."""
+        source = self._feed.source
+        state = snapshot(
+            self._sequence,
+            source.options,
+            self._feed.spec_to_save,
+            epoch=epoch,
+            position=position,
+            begun=self._within or self._early,
+        )
+        return {**state.as_json(), "step": step}
 
     @property
     def coming_epoch(self) -> int:
@@ -84,8 +133,9 @@ class Pipeline:
 
     @property
     def length(self) -> int | None:
-        """Batches of the sequence now; None if it is infinite."""
-        return length_of(self._sequence)
+        """Batches of an epoch now, on this shard; None if the sequence is infinite."""
+        length = length_of(self._sequence)
+        return None if length is None else steps_of(self._sequence, length, self._feed.source.options)
 
     @property
     def within(self) -> bool:
@@ -117,6 +167,7 @@ class Pipeline:
         if not self._within:
             return
         self._within, self.ended_once = False, True
+        self.elements.may_begin_again = False
         self._call("on_epoch_end")
 
     def begin_again(self) -> None:

@@ -57,7 +57,7 @@ class Pool:
         with self._whole():
             self._end_dropped()
         with self._beginning:
-            return self._start(self.epochs.begin())
+            return self.start(self.epochs.begin())
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
@@ -82,7 +82,8 @@ class Pool:
         """Tell whether this thread is in the middle of bookkeeping, and what runs now is a signal handler."""
         return getattr(self._mine, "inside", False)
 
-    def _start(self, begun: Begun) -> Run:
+    def start(self, begun: Begun) -> Run:
+        """See Source."""
         with self._whole():
             self._check_open()
             run = Run(next(self._numbers), begun)
@@ -90,14 +91,21 @@ class Pool:
             self._tell_driver()
             return run
 
-    def refreshed(self, run: Run, taken: int) -> Run:
+    def settle(self) -> None:
         """See Source."""
-        begun = self.epochs.again(run.begun, taken)
+        with self._whole():
+            self._end_dropped()
+        with self._beginning:
+            self.epochs.end_dropped()
+
+    def refreshed(self, run: Run, taken: int, skipped: int) -> Run:
+        """See Source."""
+        begun = self.epochs.again(run.begun, taken, skipped)
         with self._whole():
             if begun.length == run.begun.length and self._engine.is_current(run):
                 return run
         self.abandon(run)
-        return self._start(begun)
+        return self.start(begun)
 
     def abandon(self, run: Run) -> None:
         """See Source."""

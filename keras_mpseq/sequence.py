@@ -18,6 +18,8 @@ from keras_mpseq import role
 from keras_mpseq.limits import SLOW_WARNING_S, Limits
 from keras_mpseq.local import Safe, context, local_of
 from keras_mpseq.order import rng_of
+from keras_mpseq.ray_options import RayOptions, checked_for
+from keras_mpseq.shares import Shard, Uneven, check_shard, check_uneven
 
 if TYPE_CHECKING or role.in_worker:
 
@@ -71,9 +73,15 @@ class SafeSequence(_Base, Safe):
             may take before its worker is replaced.
         slow_warning_s: Seconds after which a batch that is still being built is logged.
         max_tasks_per_worker: Batches after which a worker is replaced by a fresh process.
+        backend: "local": processes on this machine, or "ray": actors on a cluster of Ray (`keras_mpseq[ray]`).
+        ray: Which cluster and how, with `backend="ray"`.
+        shard: As in `Loader`, like the following: (i, n), this process's share of each epoch, or "auto".
+        uneven: What happens when n does not divide the number of batches.
 
     Raises:
+        TypeError: *ray* is none of our options.
         ValueError: An argument is out of its range.
+        ImportError: Ray is not installed.
 
     Example:
         ```python
@@ -97,6 +105,8 @@ class SafeSequence(_Base, Safe):
         self.seed = 0
         self.strict = False
         self._limits = Limits()
+        self._backend, self._ray = "local", None
+        self._shard, self._uneven = (0, 1), "error"
         self._workers = 1
         self._use_multiprocessing = None
         self._max_queue_size = 10
@@ -113,6 +123,10 @@ class SafeSequence(_Base, Safe):
         timeout: float | None = None,
         slow_warning_s: float | None = SLOW_WARNING_S,
         max_tasks_per_worker: int | None = None,
+        backend: str = "local",
+        ray: RayOptions | None = None,
+        shard: Shard = (0, 1),
+        uneven: Uneven = "error",
     ) -> None:
         """Store the settings; processes start when the sequence is iterated."""
         for name, value, least in (
@@ -127,6 +141,7 @@ class SafeSequence(_Base, Safe):
         if not isinstance(strict, (bool, np.bool_)):
             raise ValueError(f"strict must be True or False, got {strict!r}.")
         limits = Limits.checked(timeout, slow_warning_s, max_tasks_per_worker)
+        on_ray = checked_for(backend, ray)
         super().__init__(
             workers=workers,
             use_multiprocessing=use_multiprocessing,  # type: ignore[arg-type]
@@ -135,6 +150,8 @@ class SafeSequence(_Base, Safe):
         self.seed = int(seed)
         self.strict = bool(strict)
         self._limits = limits
+        self._backend, self._ray = backend, on_ray
+        self._shard, self._uneven = check_shard(shard), check_uneven(uneven)
 
     @property
     def epoch(self) -> int:
@@ -193,6 +210,53 @@ class SafeSequence(_Base, Safe):
         next one on; those that TensorFlow has taken already stay: none, but for batches below 16 KiB up to 32.
         """
         local_of(self).syncs += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the `fit` stands that runs on this sequence, as a dict that JSON can hold.
+
+        To be called by a callback, in `on_train_batch_end`, `on_epoch_begin` or `on_epoch_end`. It counts the batches
+        on which the model was trained. Weights are not in it: see `ResumeData`, which saves both at one moment.
+
+        Raises:
+            ValueError: No `fit` runs on the sequence, or it is one of tf_keras.
+            TypeError: `on_save_state` returned what JSON cannot hold.
+            UserCodeError: `on_save_state` raised.
+        """
+        trained = local_of(self).trained
+        if trained is None:
+            raise ValueError(
+                "state_dict() of a sequence says where fit stands, and no fit runs on it: call it in a callback. For "
+                "a loop of your own see Loader.state_dict."
+            )
+        return trained.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next `fit` on this sequence go on where *state* was saved, with the next batch of the same epoch.
+
+        Pass `fit` the `initial_epoch` of the epoch that is gone on with, and weights as they were then.
+
+        Args:
+            state: What `state_dict` returned, then or in another process. `fit` refuses one of another sequence.
+        """
+        local_of(self).resume = state
+
+    def on_save_state(self) -> Any:
+        """Hook: return what the epoch hooks change of the sequence, for JSON to hold; None if nothing.
+
+        Runs in the training process, when the state of a `Loader` or of a `fit` is saved. A sequence whose batches
+        follow from `index`, `self.epoch` and `self.rng(index)` needs none.
+        """
+
+    def on_load_state(self, state: Any) -> None:
+        """Hook: take back what `on_save_state` returned. `on_epoch_begin` of an epoch that had begun is not run again.
+
+        Args:
+            state: What it returned; lists in the place of tuples.
+
+        Raises:
+            NotImplementedError: `on_save_state` is defined, and this hook is not.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines on_save_state: define on_load_state as well.")
 
     def on_worker_start(self, worker: int) -> None:
         """Hook: a worker process has started and will build batches.

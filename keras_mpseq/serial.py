@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_mpseq.build import Job, build, call_hook, placed
 from keras_mpseq.codec import take_apart
-from keras_mpseq.epochs import Epochs
+from keras_mpseq.epochs import Begun, Epochs
 from keras_mpseq.errors import MpseqError, PoolClosedError, is_interrupt, user_error
 from keras_mpseq.local import close_resources, context
 from keras_mpseq.options import Options
@@ -54,9 +54,18 @@ class Serial:
             self._over(run)
             self.epochs.dropped.put(run.begun)
 
-    def refreshed(self, run: Run, taken: int) -> Run:
+    def start(self, begun: Begun) -> Run:
+        """See Source."""
+        return Run(next(self._numbers), begun)
+
+    def settle(self) -> None:
+        """See Source."""
+        self._end_dropped()
+        self.epochs.end_dropped()
+
+    def refreshed(self, run: Run, taken: int, skipped: int) -> Run:
         """See Source. What changed since cannot be told here, so a batch that was peeked at is built again."""
-        return Run(next(self._numbers), self.epochs.again(run.begun, taken))
+        return Run(next(self._numbers), self.epochs.again(run.begun, taken, skipped))
 
     def take(self, run: Run, wait: bool = True) -> Answer:
         """See Source; the next batch is never ready before it is waited for."""

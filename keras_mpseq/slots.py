@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -31,6 +31,7 @@ from keras_mpseq.messages import Leaf
 with contextlib.suppress(ImportError):  # Windows has none, and no worker.
     import fcntl
 
+S = TypeVar("S", bound="Slot")
 ALIGNMENT = 64
 """Bytes. TensorFlow takes a buffer without a copy only when it is so aligned (EIGEN_MAX_ALIGN_BYTES)."""
 _MFD_NOEXEC_SEAL = 0x0008  # linux/memfd.h
@@ -166,6 +167,9 @@ def whole_pages(nbytes: int) -> int:
 class Slot:
     """One process's view of a slot. Owns its descriptor; mappings live as long as arrays over them."""
 
+    remedy: ClassVar[str] = "Raise max_bytes, or lower workers, prefetch or the batch size."
+    """For a batch that is too large."""
+
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.capacity = 0
@@ -178,7 +182,7 @@ class Slot:
         self.remap()
 
     @classmethod
-    def new(cls) -> Slot:
+    def new(cls: type[S]) -> S:
         """Make a slot."""
         fd = anonymous_file()
         never_shrinks(fd)
@@ -262,7 +266,7 @@ class Slot:
         if need > self._room:
             raise SlotTooSmallError(
                 f"The batch needs {need:,} bytes of shared memory and max_bytes leaves {self._room:,} for one batch",
-                remedy="Raise max_bytes, or lower workers, prefetch or the batch size.",
+                remedy=self.remedy,
             )
         # Twice as large as before, so that a batch built piece by piece does not remap for each piece: pages
         # that nobody touches cost nothing.
@@ -289,6 +293,10 @@ class Slot:
             offset = self._end
             np.copyto(self.empty(array.shape, kind), array, casting="same_kind")
         return Leaf(offset, array.shape, array.size * kind.itemsize)
+
+    def written(self, start: int) -> NDArray[np.uint8]:
+        """Return what lies in the slot from *start* on, up to where the task has come."""
+        return self._maps[-1][start : self._end]
 
     # --- the pool's side ---
 

@@ -2,6 +2,7 @@
 
 A version is the sequence's pickle and its large arrays, each in a segment of its own. Before an epoch the sequence is
 packed again and compared, byte for byte; only what changed gets a new segment. Two runs at a time may use two versions.
+Where segments lie is the workplace's affair; those of this machine are made here.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_mpseq.backend import Segment
 from keras_mpseq.errors import scarce
 from keras_mpseq.messages import State
 from keras_mpseq.payload import pack, reusable
@@ -20,15 +22,15 @@ from keras_mpseq.slots import anonymous_file, never_changes, read_only, write_fi
 
 
 @dataclass(eq=False, slots=True)
-class Segment:
-    """Bytes in shared memory that do not change any more. Owned by the versions that use it."""
+class SharedSegment:
+    """Bytes in shared memory of this machine that do not change any more; the handle is a descriptor. See Segment."""
 
-    fd: int
+    handle: int
     nbytes: int
     view: memoryview
 
     @classmethod
-    def of(cls, data: memoryview | bytes) -> Segment:
+    def of(cls, data: memoryview | bytes) -> SharedSegment:
         """Copy *data* into a new segment."""
         nbytes = memoryview(data).nbytes
         with scarce("Shared memory for the sequence cannot be had"), contextlib.ExitStack() as undo:
@@ -43,7 +45,7 @@ class Segment:
     def close(self) -> None:
         """Free the memory, as far as this process holds it."""
         self.view.release()
-        os.close(self.fd)
+        os.close(self.handle)
 
 
 @dataclass(eq=False, slots=True)
@@ -57,21 +59,27 @@ class Version:
 
     @property
     def state(self) -> State:
-        """The message that announces it; the descriptors `fds` go along."""
+        """The message that announces it; the `handles` go along."""
         return State(self.number, tuple(segment.nbytes for segment in self.segments))
 
     @property
-    def fds(self) -> list[int]:
-        """Descriptors of its segments."""
-        return [segment.fd for segment in self.segments]
+    def handles(self) -> list[Any]:
+        """What workers find its segments by."""
+        return [segment.handle for segment in self.segments]
 
 
 class Versions:
-    """Owns all segments. The first version stays: a template that has to start again begins with it."""
+    """Owns all segments. The first version stays: a template that has to start again begins with it.
 
-    def __init__(self, sequence: Any) -> None:
+    Args:
+        sequence: In its first version.
+        segment: Makes a segment.
+    """
+
+    def __init__(self, sequence: Any, segment: Callable[[memoryview | bytes], Segment] = SharedSegment.of) -> None:
         packed = pack(sequence)
-        self.first = self.current = Version(0, _segments([packed.data, *packed.buffers], []))
+        self._segment = segment
+        self.first = self.current = Version(0, self._segments([packed.data, *packed.buffers], []))
         self.live = [self.first]
 
     def publish(self, sequence: Any) -> Version:
@@ -80,7 +88,7 @@ class Versions:
         old = self.current.segments
         pieces: list[memoryview] = [memoryview(packed.data), *packed.buffers]
         found = reusable(pieces, [segment.view for segment in old])
-        new = _segments(pieces, [None if at is None else old[at] for at in found])
+        new = self._segments(pieces, [None if at is None else old[at] for at in found])
         if new != old:
             self.current = Version(self.current.number + 1, new)
             self.live.append(self.current)
@@ -111,15 +119,14 @@ class Versions:
             segment.close()
         self.live.clear()
 
-
-def _segments(pieces: Sequence[memoryview | bytes], have: Sequence[Segment | None]) -> tuple[Segment, ...]:
-    """Return a segment for each of *pieces*: that which we *have* already, or a new one."""
-    with contextlib.ExitStack() as undo:
-        segments = []
-        for piece, segment in itertools.zip_longest(pieces, have):
-            if segment is None:
-                segment = Segment.of(piece)
-                undo.callback(segment.close)
-            segments.append(segment)
-        undo.pop_all()
-    return tuple(segments)
+    def _segments(self, pieces: Sequence[memoryview | bytes], have: Sequence[Segment | None]) -> tuple[Segment, ...]:
+        """Return a segment for each of *pieces*: that which we *have* already, or a new one."""
+        with contextlib.ExitStack() as undo:
+            segments = []
+            for piece, segment in itertools.zip_longest(pieces, have):
+                if segment is None:
+                    segment = self._segment(piece)
+                    undo.callback(segment.close)
+                segments.append(segment)
+            undo.pop_all()
+        return tuple(segments)

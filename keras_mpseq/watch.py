@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from keras_mpseq import stacks
-from keras_mpseq.backend import Backend
+from keras_mpseq.backend import Backend, Ended
 from keras_mpseq.deadlines import Deadlines, Due
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.losses import Loss
@@ -82,13 +82,15 @@ class Watch:
         """Note that *worker* was told to end."""
         self._deadlines.stop(worker, time.monotonic())
 
-    def ended(self, worker: int, status: int, stack: str) -> tuple[Loss, int | None]:
-        """Note the end of *worker*; return what is known of it, and how much of its oldest task was finished."""
+    def ended(self, end: Ended) -> tuple[Loss, int | None]:
+        """Note the end of a worker; return what is known of it, and how much of its oldest task was finished."""
+        worker = end.worker
         held, overtime_s = self._held.pop(worker), self._deadlines.end(worker)
         self._suspects.pop(worker, None)
         slot = self._slots[held[0][1].slot] if held else None
         state = self._states.pop(worker, "")
-        loss = Loss(status, stacks.shown(stack), overtime_s, slot.noted if slot else -1, state)
+        mark = slot.noted if slot else -1
+        loss = Loss(end.status, stacks.shown(end.stack), overtime_s, mark, state, end.how, end.node)
         return loss, slot.progress if slot else None
 
     @property
@@ -158,7 +160,10 @@ class Watch:
         place = stacks.place_in(stack)
         parts = [f"it is in {place}" if place else "", self._backend.state(worker)]
         told = "; ".join(filter(None, parts))
-        self.notices.append(f"Worker {worker % self._seats} {what}{': ' if told else ''}{told}.")
+        node = self._backend.node(worker)
+        self.notices.append(
+            f"Worker {worker % self._seats}{f' on node {node}' if node else ''} {what}{': ' if told else ''}{told}."
+        )
 
     def _suspect(self, worker: int, task: Task) -> None:
         """Note that *worker* waits for a message though it has a task, unless its answer was on its way."""

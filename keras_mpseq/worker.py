@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import cloudpickle
 import numpy as np
@@ -72,6 +72,15 @@ def load(state: State, fds: Sequence[int]) -> Any:
         buffers = [read_only(fd, nbytes) for fd, nbytes in zip(fds, state.nbytes, strict=True)]
     for fd in fds:
         os.close(fd)
+    return unpacked(buffers)
+
+
+def unpacked(buffers: Sequence[memoryview]) -> Any:
+    """Return the sequence whose pickle and large arrays *buffers* are.
+
+    Raises:
+        PayloadError: The user's code raised while the sequence was unpickled.
+    """
     try:
         return payload.unpack(buffers[0], buffers[1:])
     except BaseException as error:  # The user's __setstate__, or a module that cannot be imported.
@@ -111,10 +120,42 @@ def _tried(value: object) -> bytes:
     return data
 
 
-class Worker:
-    """One worker process: owns its channel, its view of the slots, and the versions of the sequence."""
+class Mouth(Protocol):
+    """What a worker says its messages to, and asks for those that have arrived: a channel, or what stands for one."""
 
-    def __init__(self, number: int, channel: Channel, setup: Setup, slots: list[Slot], sequence: Any) -> None:
+    @property
+    def ended(self) -> bool:
+        """Nobody is there any more."""
+
+    def send(self, message: Any) -> None:
+        """Say *message*."""
+
+    def receive_ready(self) -> Sequence[tuple[Any, Sequence[Any]]]:
+        """Return the messages that have arrived, without waiting, each with what came along."""
+
+
+class Worker:
+    """One worker process: owns its channel, its view of the slots, and the versions of the sequence.
+
+    Args:
+        number: Of the worker.
+        channel: To the pool.
+        setup: What the pool said of itself.
+        slots: This process's views of them.
+        sequence: The version of `setup.state`.
+        load: Makes the sequence of a later version.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        channel: Mouth,
+        setup: Setup,
+        slots: Sequence[Slot],
+        sequence: Any,
+        load: Callable[[State, Sequence[Any]], Any] = load,
+    ) -> None:
+        self._load = load
         self._number = number % setup.workers  # Of its seat: a second process may be about to take it over.
         self._channel = channel
         self._setup = setup
@@ -131,12 +172,12 @@ class Worker:
         self.cut_off = False
         """The channel ended although nobody said Stop."""
 
-    def run(self) -> None:
-        """Serve until told to stop or the pool is gone."""
+    def run(self, channel: Channel) -> None:
+        """Serve until told on *channel* to stop, or the pool is gone."""
         try:
             while not self._stopping:
                 if not self._tasks:
-                    self._take(*self._channel.receive())
+                    self._take(*channel.receive())
                 self._look()
                 if self._tasks and not self._stopping:
                     self._answer(self._tasks.popleft())
@@ -145,6 +186,19 @@ class Worker:
         except (EOFError, OSError):  # The pool is gone, or the user's code closed the channel: clean up as if told to.
             self._stopping = self.cut_off = True
         self._finish()
+
+    def obey(self, message: Any, given: Sequence[Any] = ()) -> None:
+        """Take *message*, with what was given along, and do all that follows from it."""
+        try:
+            self._take(message, given)
+            self._look()
+            while self._tasks and not self._stopping:
+                self._answer(self._tasks.popleft())
+        except MpseqError as error:
+            self._channel.send(Unfit(dump_error(error)))
+            self._stopping = True
+        if self._stopping:
+            self._finish()
 
     def _start(self) -> None:
         set_worker_info(WorkerInfo(self._number, self._setup.workers, self._setup.seed))
@@ -156,12 +210,12 @@ class Worker:
         self._own.pop("_mpseq", None)
 
     def _look(self) -> None:
-        for message, fds in self._channel.receive_ready():
-            self._take(message, fds)
+        for message, given in self._channel.receive_ready():
+            self._take(message, given)
         if self._channel.ended:
             raise EOFError
 
-    def _take(self, message: Any, fds: list[int]) -> None:
+    def _take(self, message: Any, given: Sequence[Any]) -> None:
         match message:
             case Build():
                 self._tasks.append(message)
@@ -171,7 +225,7 @@ class Worker:
                 if self._building == run:
                     self._building = None
             case State():
-                self._adopt(message.version, load(message, fds))
+                self._adopt(message.version, self._load(message, given))
             case Forget(version):
                 del self._versions[version]
             case Over(epoch):
@@ -302,7 +356,7 @@ def run_worker(number: int, channel: Channel, setup: Setup, slots: list[Slot], s
     # the heap is given back after every sample (decision S18).
     np.empty(_HEAP_KEPT, np.uint8)
     worker = Worker(number, channel, setup, slots, sequence)
-    worker.run()
+    worker.run(channel)
     flush()
     if worker.cut_off:
         die_cut_off()

@@ -44,6 +44,8 @@ _NOISE = re.compile(
 _PR_SET_CHILD_SUBREAPER = 36
 _AS_MACOS = os.environ.get("KERAS_MPSEQ_AS_MACOS", "")
 """The folder tests/as_macos where this run does without what only Linux has; see there."""
+_ON_RAY = bool(os.environ.get("KERAS_MPSEQ_ON_RAY"))
+"""This run has a cluster of Ray, which starts processes, threads and connections when it likes; see tests/on_ray.py."""
 _failed = pytest.StashKey[bool]()
 
 
@@ -92,11 +94,15 @@ class Census(NamedTuple):
     def taken(cls) -> Census:
         """Count now."""
         return cls(
-            frozenset(psutil.Process().children(recursive=True)),
-            Counter(target for target in open_targets() if target.startswith(_OUR_FDS)),
+            frozenset(filter(_may_leak, psutil.Process().children(recursive=True))),
+            Counter(target for target in open_targets() if target.startswith(_OUR_FDS[:1] if _ON_RAY else _OUR_FDS)),
             frozenset(path.name for path in Path("/dev/shm").glob("keras_mpseq*")),
             # TensorFlow's own threads look like dummies as soon as Python code runs in them.
-            frozenset(t for t in threading.enumerate() if not isinstance(t, threading._DummyThread)),
+            frozenset(
+                t
+                for t in threading.enumerate()
+                if not (isinstance(t, threading._DummyThread) or (_ON_RAY and t.daemon))
+            ),
         )
 
     def beyond(self, before: Census) -> list[str]:
@@ -116,6 +122,15 @@ def open_targets() -> list[str]:
         with contextlib.suppress(FileNotFoundError):  # The descriptor of the listing itself.
             targets.append(str(link.readlink()))
     return targets
+
+
+def _may_leak(process: psutil.Process) -> bool:
+    """Tell whether a process is one that we may leave behind; of those of Ray, only our actors."""
+    if not _ON_RAY:
+        return True
+    with contextlib.suppress(psutil.Error):
+        return "RayWorker" in " ".join(process.cmdline())
+    return False
 
 
 def described(process: psutil.Process) -> str:

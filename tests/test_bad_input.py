@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,7 @@ LIMITS = [
     ],
     *[("max_tasks_per_worker", value, MOST) for value in (0, -5, 1.5, 2.0, "3", True, [1], np.float32(1))],
 ]
-SHARD = "shard must be (i, n) with 0 <= i < n"
+SHARD = 'shard must be (i, n) with 0 <= i < n, or "auto"'
 AN_INT = {"seed": 0, "prefetch": 1, "attempts": 1, "max_bytes": 1, "worker_threads": 1}
 
 BAD_OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
@@ -85,7 +86,7 @@ BAD_OPTIONS: list[tuple[str, Any, type[Exception], str]] = [
     *[(name, value, ValueError, text) for name, value, text in LIMITS],
     *[
         ("shard", value, ValueError, SHARD)
-        for value in ((1, 1), (-1, 2), (0, 0), (2, 1), (0,), (0, 1, 2), (0.0, 1), (False, True), 1, None, "01", {0: 1})
+        for value in ((1, 1), (-1, 2), (0, 0), (2, 1), (0,), (0, 1, 2), (0.0, 1), (False, True), 1, "01", {0: 1})
     ],
 ]
 
@@ -113,7 +114,7 @@ def test_numbers_of_numpy_are_taken(make: Callable[..., Any]) -> None:
         workers=np.int64(0),
         prefetch=np.int32(1),
         seed=np.uint64(2**63),
-        shard=(np.int8(0), np.int64(2)),
+        shard=(np.int8(0), np.int64(3)),
         timeout=np.float32(5),
         slow_warning_s=np.int64(5),
         max_tasks_per_worker=np.int16(3),
@@ -124,7 +125,8 @@ def test_numbers_of_numpy_are_taken(make: Callable[..., Any]) -> None:
 
 
 @both
-def test_ray_says_what_to_install(make: Callable[..., Any]) -> None:
+def test_ray_says_what_to_install(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
     assert message(ImportError, lambda: make(Counting(3), backend="ray")) == (
         'backend="ray" needs keras_mpseq[ray]: pip install "keras_mpseq[ray]", or use backend="local".'
     )

@@ -636,14 +636,6 @@ def test_a_dataset_whose_length_changes_between_epochs() -> None:
         list(dataset)
 
 
-def test_an_empty_share_is_told() -> None:
-    with pytest.raises(SequenceLengthError) as caught:
-        Loader(Counting(3), shard=(3, 4))
-    assert str(caught.value) == (
-        "Share 3 of 4 of Counting is empty: it has 3 batches. Use fewer shards, or smaller batches."
-    )
-
-
 # --- closed -----------------------------------------------------------------------------------------
 
 

@@ -76,7 +76,8 @@ def test_docstrings_describe_every_argument(function: Callable[..., Any], text: 
 
 @pytest.mark.parametrize(("function", "text"), FUNCTIONS)
 def test_docstrings_say_what_is_raised(function: Callable[..., Any], text: str) -> None:
-    if re.search(r"^ +raise ", inspect.getsource(function), re.MULTILINE):
+    written = function.__code__.co_filename != "<string>"  # By no dataclass.
+    if written and re.search(r"^ +raise ", inspect.getsource(function), re.MULTILINE):
         assert "Raises:" in text
 
 

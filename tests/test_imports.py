@@ -27,18 +27,23 @@ LAYERS: list[set[str]] = [
     {"role"},
     # What a sequence holds and reaches.
     {"state.*"},
+    {"shares"},
     # What crosses boundaries, and what follows from numbers alone.
-    {"errors", "order", "deadlines", "messages", "events", "limits", "machine"},
+    {"errors", "order", "deadlines", "messages", "events", "limits", "machine", "ranks"},
+    {"ray_options"},
     # Pure decisions; small mechanisms over the system.
     {"staff", "trace", "native", "stacks", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
     {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
-    {"batched", "process", "epochs", "local_backend"},
+    {"ray_slot"},
+    {"batched", "process", "epochs", "local_backend", "padding", "resuming", "ray_actor", "ray_store", "ray_cluster"},
+    {"ray_calls", "ray_losses", "ray_ear"},
+    {"ray_backend"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},
-    {"delivery", "serial", "mapper", "generators"},
+    {"delivery", "serial", "mapper", "generators", "iteration"},
     {"inputs", "watch"},
     {"crew"},
     {"engine"},
@@ -49,6 +54,7 @@ LAYERS: list[set[str]] = [
     {"dataset"},
     {"pipeline", "mapping", "interleaving"},
     {"keras_bridge", "legacy_bridge", "monitor"},
+    {"resume_data"},
     {"__init__"},
     # The validator: what rules say, what was seen, how it is told, who looks.
     {"rules.*"},
@@ -62,7 +68,7 @@ LAYERS: list[set[str]] = [
 
 HEAVY = {
     "tensorflow": {"dataset", "mapping", "interleaving"},
-    "keras": {"sequence", "keras_bridge", "monitor", "cli.*"},
+    "keras": {"sequence", "keras_bridge", "monitor", "resume_data", "cli.*"},
     "tf_keras": {"legacy_bridge"},
     "rich": {"cli.*", "reporting.*"},
     "sklearn": {"cli.*"},
@@ -70,6 +76,7 @@ HEAVY = {
     "h5py": set(),
     "pandas": set(),
     "libcst": {"lint.*"},
+    "ray": {"ray_backend", "ray_cluster", "ray_store", "ray_losses"},
     "pytest": {"testing"},
 }
 """Packages that take long to import, or that are extras, and the modules that may import them when they are loaded."""

@@ -362,7 +362,7 @@ def test_downstream(transform: Any, expected: list[int], shape: tuple[int, ...],
 def test_cardinality_and_batch() -> None:
     dataset = to_dataset(Counting(10), workers=2)
     assert dataset.cardinality() == 10
-    assert to_dataset(Counting(10), workers=1, shard=(2, 4)).cardinality() == 2
+    assert to_dataset(Counting(10), workers=1, shard=(2, 4), uneven="drop").cardinality() == 2
     assert to_dataset(Counting(10), workers=1, varying_length=True).cardinality() < 0
     assert dataset.element_spec == tf.TensorSpec((None, 3), tf.float32)
     assert [batch.shape for batch in dataset.batch(4)] == [(4, 4, 3), (4, 4, 3), (2, 4, 3)]
@@ -387,7 +387,7 @@ def test_endless_sequences() -> None:
 def test_len_of_a_loader() -> None:
     with Loader(Counting(10), workers=0) as loader:
         assert len(loader) == 10
-    with Loader(Counting(10), workers=0, shard=(1, 4)) as loader:
+    with Loader(Counting(10), workers=0, shard=(1, 4), uneven="wrap") as loader:
         assert len(loader) == len(list(loader)) == 3
 
 

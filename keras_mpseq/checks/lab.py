@@ -21,7 +21,7 @@ from keras_mpseq.errors import MpseqError
 from keras_mpseq.launcher import child_environment
 from keras_mpseq.payload import Packed
 from keras_mpseq.slots import anonymous_file
-from keras_mpseq.versions import Segment
+from keras_mpseq.versions import SharedSegment
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from keras_mpseq.checks.process import main; main({args})"
 _GRACE_S = 10.0
@@ -54,20 +54,20 @@ class Parcel:
     """
 
     def __init__(self, packed: Packed | None, factory: bytes) -> None:
-        self._segments: list[Segment] = []
+        self._segments: list[SharedSegment] = []
         pieces: list[bytes | memoryview] = [] if packed is None else [packed.data, *packed.buffers]
         self.nbytes = tuple(memoryview(piece).nbytes for piece in pieces)
         self.factory = len(factory)
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             for piece in [*pieces, *([factory] if factory else [])]:
-                self._segments.append(Segment.of(piece))
+                self._segments.append(SharedSegment.of(piece))
             undo.pop_all()
 
     @property
     def fds(self) -> list[int]:
         """Descriptors of the segments."""
-        return [segment.fd for segment in self._segments]
+        return [segment.handle for segment in self._segments]
 
     def close(self) -> None:
         """Free the memory."""

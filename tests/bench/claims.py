@@ -14,6 +14,9 @@ Kind = Literal["times faster", "times the time", "share", "limit"]
 _COUNTS: dict[str, dict[str, int]] = {
     "held": {
         "ours": 400,
+        "ours-ray": 200,
+        "ray-data": 60,
+        "ray-data-rows": 60,
         "keras": 40,
         "torch": 100,
         "grain": 100,
@@ -25,6 +28,9 @@ _COUNTS: dict[str, dict[str, int]] = {
     "filled": {"ours": 300, "ours-in-place": 400, "keras": 40, "torch": 100, "grain": 100, "datasets": 40},
     "tiny": {
         "ours": 5000,
+        "ours-ray": 5000,
+        "ray-data": 500,
+        "ray-data-rows": 3000,
         "slices": 5000,
         "keras": 2000,
         "torch": 1000,
@@ -66,6 +72,7 @@ def claims(quick: bool) -> list[Claim]:
         *_cpu(quick),
         *_streams(quick),
         *_decode(quick),
+        *_ray(quick),
         *_moments(),
         *_validator(),
     ]
@@ -149,6 +156,18 @@ def _decode(quick: bool) -> list[Claim]:
     ]
 
 
+def _ray(quick: bool) -> list[Claim]:
+    rows = []
+    for what, workload, faster, slower in (("19 MB, ready", "held", 4.0, 2.0), ("1 KB", "tiny", 20.0, None)):
+        ours = _run("ours-ray", workload, quick)
+        rows += [
+            Claim("ray", f"on Ray, {what}", ours, _run("ray-data", workload, quick), "times faster", faster),
+            Claim("ray", f"on Ray, {what}", ours, _run("ray-data-rows", workload, quick), "times faster"),
+            Claim("ray", f"on Ray, {what}", ours, _run("ours", workload, quick), "times the time", slower),
+        ]
+    return rows
+
+
 def _moments() -> list[Claim]:
     return [
         Claim("first", "first batch after to_dataset", Run("first-batch", "moment"), 300.0, "limit", 1.0),
@@ -181,4 +200,4 @@ def _validator() -> list[Claim]:
     ]
 
 
-GROUPS = ("big", "tiny", "fit", "cpu", "streams", "decode", "first", "replace", "memory", "gap", "lint")
+GROUPS = ("big", "tiny", "fit", "cpu", "streams", "decode", "ray", "first", "replace", "memory", "gap", "lint")

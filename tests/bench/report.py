@@ -28,13 +28,16 @@ NAMES = {
     "numpy-function": "map(numpy_function)",
     "from-generator": "from_generator, interleaved",
     "grain": "grain",
+    "ours": "ours on this machine",
+    "ray-data": "Ray Data",
+    "ray-data-rows": "Ray Data, blocks of its own",
     "datasets": "datasets",
     "copyto": "np.copyto",
     "slices": "from_tensor_slices",
     "bare": "bare processes",
     "gap-generator": "from_generator alone",
 }
-_PACKAGES = ("keras_mpseq", "tensorflow", "keras", "numpy", "torch", "grain", "datasets")
+_PACKAGES = ("keras_mpseq", "tensorflow", "keras", "numpy", "torch", "grain", "datasets", "ray")
 
 
 class Row(NamedTuple):

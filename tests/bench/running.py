@@ -15,6 +15,8 @@ from typing import IO
 
 import psutil  # type: ignore[import-untyped]
 
+from tests.namespaces import NAMESPACE, why_no_namespace
+
 ROOT = Path(__file__).resolve().parents[2]
 _LAST_S = 5.0
 """For what a participant left running to end by itself, so that its shared memory is unlinked; then it is killed."""
@@ -25,6 +27,10 @@ _QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
+
+
+NAMESPACED = ("ours-ray", "ray-data", "ray-data-rows")
+"""Run where there is no network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,10 @@ class Outcome:
 def measure(run: Run, loops: int, timeout_s: float) -> Outcome:
     """Run it, and end every process of it."""
     command = [sys.executable, "-m", "tests.bench.participant", run.participant, run.workload, str(run.count)]
+    if run.participant in NAMESPACED:
+        if why := why_no_namespace():
+            return Outcome(None, f"needs a network namespace: {why}")
+        command = [*NAMESPACE, *command]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(
             [*command, str(loops)],

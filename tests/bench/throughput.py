@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
+from tests.bench.running import NAMESPACED
 from tests.bench.workloads import WORKERS, Batches, images, loop, make
 
 UNTIMED = 16
@@ -36,6 +37,10 @@ def seconds_per_batch(participant: str, workload: str, count: int, loops: int) -
         from tests.bench.streams import STREAMS
 
         return _seconds(STREAMS[participant](count + UNTIMED, loops), count, participant)
+    if participant in NAMESPACED:
+        from tests.bench.on_ray import ON_RAY
+
+        return _seconds(ON_RAY[participant](make(workload, count + UNTIMED, loops)), count, participant)
     from tests.bench.participants import PARTICIPANTS
 
     sequence: Batches

@@ -126,10 +126,10 @@ def test_e12_a_share_for_each_process_of_a_strategy() -> None:
     """Keras had no way to deal a Sequence among the processes of a distribution strategy."""
     shares: list[list[int]] = []
     for number in range(3):
-        with Loader(Batches(7), workers=1, shard=(number, 3)) as loader:
+        with Loader(Batches(9), workers=1, shard=(number, 3)) as loader:
             shares.append([int(y[0, 0]) for _, y in loader])
-    assert sorted(itertools.chain(*shares)) == [*range(7)]
-    assert [len(share) for share in shares] == [3, 2, 2]
+    assert sorted(itertools.chain(*shares)) == [*range(9)]
+    assert [len(share) for share in shares] == [3, 3, 3]
 
 
 def test_e14_an_endless_sequence_has_no_empty_epochs() -> None:

@@ -1,0 +1,88 @@
+"""Ray: our backend on it, and Ray Data in the way its own documentation shows. Each starts Ray, on this machine alone.
+
+Ray listens on all interfaces, so that these run where there is no network; see `running.measure`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import ray
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tests.bench.workloads import WORKERS, Batches
+
+_STORE_BYTES = 2 << 30
+_AHEAD = 2
+"""Batches ahead for each worker, as everywhere."""
+
+
+@contextmanager
+def _started() -> Iterator[None]:
+    # Twice the CPUs that the workers take: Ray Data hangs where its actors take all (ray#44687).
+    ray.init(num_cpus=2 * WORKERS, object_store_memory=_STORE_BYTES, include_dashboard=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def ours(sequence: Batches) -> Iterator[tf.data.Dataset]:
+    """keras_mpseq.to_dataset(backend="ray")."""
+    from keras_mpseq import to_dataset
+
+    with _started():
+        dataset = to_dataset(sequence, workers=WORKERS, backend="ray")
+        yield dataset
+        del dataset
+
+
+class _Built:
+    """Builds the batches of some indices, in an actor."""
+
+    def __init__(self, sequence: Batches) -> None:
+        self.sequence = sequence
+
+    def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {"batch": self.sequence[int(rows["id"][0])]}
+
+
+@contextmanager
+def ray_data(sequence: Batches, rows: bool) -> Iterator[tf.data.Dataset]:
+    """Ray Data: map_batches on as many actors, and iter_batches in order, feeding from_generator.
+
+    Args:
+        sequence: What is built.
+        rows: Blocks as Ray Data chooses them, from which batches of equal size are cut; else a block is a batch.
+    """
+    import ray.data
+
+    with _started():
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        batch = sequence[0]
+        blocks = None if rows else len(sequence)
+        built = ray.data.range(len(sequence), override_num_blocks=blocks).map_batches(
+            _Built, batch_size=1, concurrency=WORKERS, fn_constructor_args=(sequence,)
+        )
+
+        def batches() -> Iterator[NDArray[Any]]:
+            size = len(batch) if rows else None
+            for columns in built.iter_batches(batch_size=size, prefetch_batches=_AHEAD * WORKERS):
+                yield np.asarray(columns["batch"])
+
+        yield tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec(batch.shape, batch.dtype))
+
+
+ON_RAY = {
+    "ours-ray": ours,
+    "ray-data": functools.partial(ray_data, rows=False),
+    "ray-data-rows": functools.partial(ray_data, rows=True),
+}
