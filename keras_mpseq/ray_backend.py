@@ -31,7 +31,7 @@ from keras_mpseq.launcher import child_environment
 from keras_mpseq.messages import Build, Done, Layout, Setup, Skip, Stop, Unfit
 from keras_mpseq.options import Options
 from keras_mpseq.ray_actor import Answer, RayWorker, versions
-from keras_mpseq.ray_calls import Call, Job, Kind, Layouts, Member, late, next_late
+from keras_mpseq.ray_calls import Call, Job, Kind, Layouts, Member, Reply, late, next_late
 from keras_mpseq.ray_cluster import Cluster
 from keras_mpseq.ray_ear import Ear
 from keras_mpseq.ray_losses import failure, how, is_loss, never_began, not_started, other_version
@@ -207,7 +207,8 @@ class RayBackend:
         heard, bell = self._heard, self._ear.bell
 
         def hear(future: Future[Any]) -> None:
-            call.future = future
+            error = future.exception()
+            call.reply = Reply(error, None if error else future.result())
             heard.put(call)
             bell.ring()
 
@@ -292,15 +293,15 @@ class RayBackend:
         if call.kind is Kind.STACK:
             self._take_stack(call)
         elif call.kind is Kind.LIVE:
-            assert call.future is not None
+            assert call.reply is not None
             # What it answered before may be told later than this; at the same time, as a rule.
-            member.dying, member.dying_until = call.future.exception(), time.monotonic() + _LAST_ANSWERS_S
+            member.dying, member.dying_until = call.reply.error, time.monotonic() + _LAST_ANSWERS_S
         elif call.job is not None and call.job.twin is not None:
-            assert call.future is not None
+            assert call.reply is not None
             member.spares -= 1
-            if call.future.exception() is None:  # Of the end of a helper its other calls tell.
-                yield from self._said(call, call.future.result())
-        while member.calls and member.calls[0].future is not None:
+            if call.reply.error is None:  # Of the end of a helper its other calls tell.
+                yield from self._said(call, call.reply.answer)
+        while member.calls and member.calls[0].reply is not None:
             yield from self._answered(member.calls[0])
             if self._members.get(member.worker) is not member:
                 return
@@ -309,14 +310,14 @@ class RayBackend:
             yield from self._lost(member, member.dying)
 
     def _answered(self, call: Call) -> Iterator[Said | Ended]:
-        assert call.future is not None
+        assert call.reply is not None
         member = call.member
-        if call.future.exception() is not None:
+        if call.reply.error is not None:
             yield from self._failed(call)
             return
         member.calls.popleft()
         member.silent = False
-        answer = call.future.result()
+        answer = call.reply.answer
         if call.kind is Kind.BEGIN:
             member.place, found, answer = answer
             self._nodes[member.worker] = member.node
@@ -362,9 +363,9 @@ class RayBackend:
             yield Said(to.worker, told)
 
     def _take_stack(self, call: Call) -> None:
-        assert call.future is not None
-        if call.future.exception() is None:
-            call.member.stack = call.future.result()
+        assert call.reply is not None
+        if call.reply.error is None:
+            call.member.stack = call.reply.answer
         if call.member.interrupted:
             self._end(call.member)
 
@@ -372,8 +373,8 @@ class RayBackend:
 
     def _failed(self, call: Call) -> Iterator[Said | Ended]:
         """Take in that a call failed, and not the user's code in it."""
-        assert call.future is not None
-        error, member, job = call.future.exception(), call.member, call.job
+        assert call.reply is not None
+        error, member, job = call.reply.error, call.member, call.job
         assert error is not None
         if is_loss(error) or job is None:
             yield from self._lost(member, error)
@@ -426,7 +427,7 @@ class RayBackend:
 
     def _is_built(self, call: Call) -> bool:
         """Tell whether *call* was answered, and the answer is on its way here or lost on it."""
-        if call.future is not None or not self._cluster.is_joined:
+        if call.reply is not None or not self._cluster.is_joined:
             return False
         there, _ = ray.wait([call.ref], timeout=0, fetch_local=False)
         return bool(there)

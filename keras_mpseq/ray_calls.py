@@ -9,14 +9,18 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from keras_mpseq.messages import Batch, Build, Done, Failure, Layout, Past
 from keras_mpseq.ray_actor import Answer, Place
 from keras_mpseq.ray_store import RemoteSlot
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+
+class Reply(NamedTuple):
+    """What came of a call. Not its future, which knows the call: together they would keep a batch in the store."""
+
+    error: BaseException | None
+    answer: Any
 
 
 class Kind(Enum):
@@ -68,8 +72,8 @@ class Call:
     """It is made when those before it were answered, and those after it wait for its answer."""
     ref: Any = None
     """Of its answer; None until it is made."""
-    future: Future[Any] | None = None
-    """Its answer, when that is there."""
+    reply: Reply | None = None
+    """When it is there."""
 
 
 @dataclass(eq=False, slots=True)

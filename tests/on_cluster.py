@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import json
 import os
 import re
 import signal
@@ -29,11 +31,13 @@ from keras_mpseq import (
     ray_losses,
     to_dataset,
 )
+from keras_mpseq.ray_calls import Call, Kind
 from tests import ray_faults
 from tests.conftest import SCRIPT_S, alarm
+from tests.dealt import Pairs
 from tests.faulty import AT, Does, Raises, TwoArguments
 from tests.ray_sequences import Environment, Logged, Samples, StopsOnce, Where, is_in_store, kill_self
-from tests.sequences import Counting, Draws, address, frozen
+from tests.sequences import Counting, Draws, LargeDraws, address, frozen
 
 CPUS = 2
 
@@ -213,6 +217,36 @@ def test_an_epoch_that_is_given_up_is_not_built_further(tmp_path: Path) -> None:
         built = (tmp_path / "built").read_text().split()
         assert len(built) < len(sequence) + loader.stats().slots
     assert no_actor_remains()
+
+
+def test_nothing_here_keeps_a_batch_in_the_store() -> None:
+    """Not until Python collects cycles: the store would be full of batches that nobody has."""
+    gc.collect()
+    gc.disable()
+    try:
+        with on_ray(LargeDraws(20)) as loader:
+            for _ in loader:
+                pass
+            kept = [one for one in gc.get_objects() if type(one) is Call and one.kind is Kind.BUILD]
+    finally:
+        gc.enable()
+    assert not kept
+
+
+def test_a_share_of_an_epoch_goes_on_where_it_stopped() -> None:
+    options: dict[str, Any] = {"shuffle": True, "shard": (2, 3), "uneven": "pad"}
+    with Loader(Pairs(10, rows=20_000), workers=0, **options) as loader:
+        whole = [[frozen(batch) for batch in loader] for _ in range(2)]
+    with on_ray(Pairs(10, rows=20_000), **options) as loader:
+        assert [frozen(batch) for batch in loader] == whole[0]
+        batches = iter(loader)
+        taken = [frozen(batch) for batch in itertools.islice(batches, 2)]
+        state = json.loads(json.dumps(loader.state_dict()))
+        batches.close()
+    with on_ray(Pairs(10, rows=20_000), **{**options, "workers": 1}) as loader:
+        loader.load_state_dict(state)
+        assert taken + [frozen(batch) for batch in loader] == whole[1]
+    assert len(whole[1]) == 4
 
 
 def no_actor_remains() -> bool:

@@ -438,6 +438,8 @@ def test_every_public_function_is_tested_here() -> None:
     assert functions == {
         *("SafeSequence", "per_worker", "get_worker_info", "Loader", "to_dataset"),
         *("fit", "install", "uninstall", "PipelineMonitor"),
+        # In test_resume_data.py and test_ray_options.py.
+        *("ResumeData", "RayOptions"),
         # In test_batched_input.py, test_generator_dataset.py, test_process_map.py and test_check.py.
         *("BatchedSequence", "generator_dataset", "process_map", "check"),
     }
