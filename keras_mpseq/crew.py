@@ -129,7 +129,7 @@ class Crew:
         if state is WorkerState.RETIRING:
             self.recycled += 1
             if status:
-                log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
+                self._log_loss(worker, loss)
             return Retired(worker)
         self.restarts += 1
         if unfit is not None and state is WorkerState.STARTING:
@@ -137,6 +137,9 @@ class Crew:
         if unfit is not None and done is None:
             done = 0  # It gave up before the first batch: not charged, that would go on for ever.
         return WorkerLost(worker, unfit or loss, done)
+
+    def _log_loss(self, worker: int, loss: object) -> None:
+        log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
 
     def close(self, is_idle: Callable[[int], bool]) -> None:
         """End all of them.
@@ -153,7 +156,7 @@ class Crew:
                 case Ended(worker, status, stack) if worker in silent:
                     silent.discard(worker)
                     loss, _ = self.watch.ended(worker, status, stack)
-                    log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
+                    self._log_loss(worker, loss)
         for worker in sorted(silent):
             log.warning(
                 "Worker %d was killed because it took longer than %g s while it stopped.",
