@@ -131,7 +131,7 @@ class Crew:
         if state is WorkerState.RETIRING:
             self.recycled += 1
             if end.status:
-                log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
+                self._log_loss(worker, loss)
             return Retired(worker)
         self.restarts += 1
         if unfit is not None and state is WorkerState.STARTING:
@@ -139,6 +139,9 @@ class Crew:
         if unfit is not None and done is None:
             done = 0  # It gave up before the first batch: not charged, that would go on for ever.
         return WorkerLost(worker, unfit or loss, done)
+
+    def _log_loss(self, worker: int, loss: object) -> None:
+        log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
 
     def close(self, is_idle: Callable[[int], bool]) -> None:
         """End all of them.
@@ -155,7 +158,7 @@ class Crew:
                 case Ended(worker) if worker in silent:
                     silent.discard(worker)
                     loss, _ = self.watch.ended(happening)
-                    log.warning("%s", loss_error(loss, self.seat(worker), "while it stopped", 1, 0))
+                    self._log_loss(worker, loss)
         for worker in sorted(silent):
             log.warning(
                 "Worker %d was killed because it took longer than %g s while it stopped.",

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Protocol
 
+from keras_mpseq import native
 from keras_mpseq.channel import Channel
 from keras_mpseq.errors import WorkerLostError, WorkerTimeoutError, describe_exit, load_error
 from keras_mpseq.messages import Exited, Fork, Forked, Kill, Loaded, Setup
@@ -240,13 +240,11 @@ class TemplateLauncher:
         One that a debugger holds cannot be continued. It is ended, and with it its workers.
         """
         assert self._template is not None
-        with contextlib.suppress(OSError, IndexError):  # No /proc, or it has just ended.
-            stat = Path(f"/proc/{self._template.process.pid}/stat").read_text(encoding="utf-8", errors="replace")
-            match stat.rpartition(")")[2].split()[0]:
-                case "T":
-                    self._signal(signal.SIGCONT)
-                case "t":
-                    self._signal(signal.SIGKILL)
+        match native.state(self._template.process.pid):
+            case "T":
+                self._signal(signal.SIGCONT)
+            case "t":
+                self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         if self._template is not None:

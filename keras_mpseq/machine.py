@@ -85,7 +85,7 @@ def killed_for_memory() -> int:
 
 def _folders(controller: str) -> Iterator[Path]:
     """Yield the folders of this process's control group for *controller*, and of those above it."""
-    for line in _read(_OWN).splitlines():
+    for line in told(_OWN).splitlines():
         _, names, path = line.split(":", 2)
         if names and controller not in names.split(","):
             continue
@@ -108,10 +108,11 @@ def _number(path: Path) -> int | None:
 
 
 def _words(path: Path) -> list[str]:
-    return _read(path).split()
+    return told(path).split()
 
 
-def _read(path: Path) -> str:
+def told(path: Path) -> str:
+    """Return what the system says in the file *path* of /proc or /sys; "" if it cannot be read."""
     with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     return ""

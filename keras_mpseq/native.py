@@ -10,6 +10,8 @@ import platform
 from collections import Counter
 from pathlib import Path
 
+from keras_mpseq.machine import told
+
 _STATES = {
     "R": "running",
     "S": "sleeping",
@@ -56,29 +58,32 @@ def described(pid: int) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _read(path: Path) -> str:
-    with contextlib.suppress(OSError, ValueError):
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    return ""
+def state(pid: int) -> str:
+    """Return the letter that /proc has for what process *pid* is doing, as ps shows it; "?" if nothing tells."""
+    return _state(Path("/proc", str(pid)))
 
 
 def _fields(path: Path) -> dict[str, str]:
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in _read(path).splitlines())}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in told(path).splitlines())}
+
+
+def _state(root: Path) -> str:
+    return _fields(root / "status").get("State", "?")[:1]
 
 
 def _doing(root: Path) -> str:
     """Return the state of a process or a thread, and what it waits for."""
-    letter = _fields(root / "status").get("State", "?")[:1]
+    letter = _state(root)
     text = _STATES.get(letter, letter)
     call = _call(root)
     if call:
         text += f" in {call}"
-    channel = _read(root / "wchan")
+    channel = told(root / "wchan")
     return f"{text} ({channel})" if channel not in ("", "0") else text
 
 
 def _call(root: Path) -> str:
-    words = _read(root / "syscall").split()  # "running", or the number and the arguments of the system call.
+    words = told(root / "syscall").split()  # "running", or the number and the arguments of the system call.
     if not words or not words[0].isdigit():
         return ""
     name = _CALLS.get(int(words[0]), f"system call {words[0]}")

@@ -224,31 +224,27 @@ class Scheduler:
             )
         jobs.popleft()
         job.worker = None
-        if run.live and len(outcomes) < len(positions):
-            self._divide(job, outcomes)
-        elif run.live:
-            for position, outcome in zip(positions, outcomes, strict=True):
+        if run.live:
+            for position, outcome in zip(positions, outcomes, strict=False):
                 if isinstance(outcome, Batch):
                     job.inside.add(position)
                     run.ready[position] = outcome, job
                 else:
                     run.keep(position, outcome)
-        if not job.inside and job not in self._again:
+        if run.live and len(outcomes) < len(positions):
+            self._send_rest(job, len(outcomes))
+        elif not job.inside:
             self._slots.give_back(job)
         self._staff.retire_if_done(number)
         self._answer(run)
 
-    def _divide(self, job: Job, outcomes: tuple[Outcome, ...]) -> None:
-        """Keep what was built of a task, and send the rest again: its next batch does not fit behind the others.
+    def _send_rest(self, job: Job, done: int) -> None:
+        """Send again what is left of a task after *done* positions: its next batch does not fit behind the others.
 
         The rest takes the slot, for the same reason as a task that is lost: delivery may wait for it.
         """
-        run, task, count = job.run, job.task, len(outcomes)
-        for position, outcome in zip(task.positions, outcomes, strict=False):
-            if isinstance(outcome, Batch):
-                self._actions.append(CopyOut(run.number, position, outcome, task.slot))
-            run.keep(position, outcome)
-        job.task = task._replace(positions=task.positions[count:], indices=task.indices[count:])
+        self._empty(job)
+        job.task = job.task._replace(positions=job.task.positions[done:], indices=job.task.indices[done:])
         self._again.append(job)
 
     def _on_lost(self, number: int, cause: object, done: int | None) -> None:
@@ -395,9 +391,14 @@ class Scheduler:
         job = victim(self._slots)
         if job is None:
             return False
+        self._empty(job)
+        self._slots.give_back(job)
+        return True
+
+    def _empty(self, job: Job) -> None:
+        """Copy the batches of *job* out of its slot."""
         for position in sorted(job.inside):
             outcome, _ = job.run.ready[position]
             self._actions.append(CopyOut(job.run.number, position, outcome, job.task.slot))
             job.run.keep(position, outcome)
-        self._slots.give_back(job)
-        return True
+        job.inside.clear()

@@ -71,14 +71,14 @@ MUTANTS = [
     Mutant(
         "the rest of a divided task goes on in a slot that is free",
         "scheduler",
-        "        if not job.inside and job not in self._again:\n",
-        "        if not job.inside:\n",
+        "        elif not job.inside:\n            self._slots.give_back(job)\n",
+        "        if not job.inside:\n            self._slots.give_back(job)\n",
     ),
     Mutant(
         "what was built of a divided task stays where its rest is built",
         "scheduler",
-        "                self._actions.append(CopyOut(run.number, position, outcome, task.slot))\n",
-        "                pass\n",
+        "        self._empty(job)\n        job.task =",
+        "        job.task =",
     ),
     Mutant(
         "the end of an epoch frees slots that the consumer holds",
@@ -96,14 +96,14 @@ MUTANTS = [
     Mutant(
         "a batch of an abandoned epoch is kept as if somebody wanted it",
         "scheduler",
-        "        elif run.live:\n            for position, outcome in zip(",
-        "        elif len(outcomes) == len(positions):\n            for position, outcome in zip(",
+        "        if run.live:\n            for position, outcome in zip(",
+        "        if outcomes:\n            for position, outcome in zip(",
     ),
     Mutant(
         "a message of an abandoned epoch does not free its slot",
         "scheduler",
-        "        if not job.inside and job not in self._again:\n            self._slots.give_back(job)\n",
-        "        if not job.inside and run.live:\n            self._slots.give_back(job)\n",
+        "        elif not job.inside:\n            self._slots.give_back(job)\n",
+        "        elif not job.inside and run.live:\n            self._slots.give_back(job)\n",
     ),
     Mutant(
         "abandoning an epoch frees slots into which workers still write",

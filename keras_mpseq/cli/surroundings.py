@@ -170,7 +170,7 @@ def _memory(facts: dict[str, Any], _: int) -> Iterator[Problem]:
             f"The address space of a process is limited to {told_bytes(space)}, of which libraries reserve a lot",
             "raise it with ulimit -v unlimited",
         )
-    if _text("/proc/sys/vm/overcommit_memory") == "2":
+    if machine.told(Path("/proc/sys/vm/overcommit_memory")) == "2":
         yield Problem(
             "The system reserves memory for all that is asked for (vm.overcommit_memory=2), and workers ask for more",
             "set it to 0 with sysctl, or lower max_bytes and workers",
@@ -178,7 +178,7 @@ def _memory(facts: dict[str, Any], _: int) -> Iterator[Problem]:
 
 
 def _available() -> int | None:
-    for line in _text("/proc/meminfo").splitlines():
+    for line in machine.told(Path("/proc/meminfo")).splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10
     return None
@@ -292,12 +292,6 @@ def _trial(facts: dict[str, Any], _: int) -> Iterator[Problem]:
             f"A worker built no batch ({type(error).__name__}: {first})",
             "see the whole error with --json, and the problems above",
         )
-
-
-def _text(path: str) -> str:
-    with contextlib.suppress(OSError):
-        return Path(path).read_text().strip()
-    return ""
 
 
 def told_bytes(count: int) -> str:
