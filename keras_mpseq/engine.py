@@ -72,7 +72,7 @@ def _workplace(options: Options) -> Workplace:
     """Return where workers are to be."""
     if options.ray is None:
         return LocalWorkplace(options)
-    from keras_mpseq.ray_backend import RayWorkplace  # Not above: Ray is an extra, and takes half a second.
+    from keras_mpseq.ray_workplace import RayWorkplace  # Not above: Ray is an extra, and takes half a second.
 
     return RayWorkplace(options)
 

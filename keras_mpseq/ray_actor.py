@@ -169,10 +169,11 @@ class RayWorker:
         self._worker.obey(message, pieces)
         return self._answer()
 
-    def build(self, message: Build, given: Any = None) -> Answer:
-        """Build the batches of *message*, made of what is *given*, if they are made of something."""
+    def build(self, task: bytes, given: Any = None) -> Answer:
+        """Build the batches of the pickled *task*, made of what is *given*, if they are made of something."""
         from keras_mpseq.messages import Batch, Done
 
+        message: Build = pickle.loads(task)
         if message.run in self._mailbox.skipped:
             message = message._replace(indices=(), inputs=())
         if given is not None:

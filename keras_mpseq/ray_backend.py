@@ -13,42 +13,35 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
+import logging
 import pickle
-import queue
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
 from keras_mpseq.backend import Ended, PoolSlot, Said
-from keras_mpseq.errors import MpseqError, PayloadError
-from keras_mpseq.launcher import child_environment
-from keras_mpseq.messages import Build, Done, Layout, Setup, Skip, Stop, Unfit
-from keras_mpseq.options import Options
+from keras_mpseq.errors import MpseqError
+from keras_mpseq.messages import Build, Done, Layout, Setup, Skip, Stop, Stopped, Unfit
 from keras_mpseq.ray_actor import Answer, RayWorker, versions
-from keras_mpseq.ray_calls import Call, Job, Kind, Layouts, Member, Reply, late, next_late
-from keras_mpseq.ray_cluster import Cluster
+from keras_mpseq.ray_calls import Call, Job, Kind, Layouts, Member, Suspects, late, next_late, one_by_one
+from keras_mpseq.ray_cluster import Cluster, environment
 from keras_mpseq.ray_ear import Ear
 from keras_mpseq.ray_losses import failure, how, is_loss, never_began, not_started, other_version
 from keras_mpseq.ray_options import RayOptions
-from keras_mpseq.ray_store import RemoteSlot, StoredSegment
+from keras_mpseq.ray_phone import Phone
 from keras_mpseq.worker import dump_error
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-_STORE_SHARE = 2
-"""Batches may take one part in so many of the object store: Ray frees what was let go up to a second later."""
 _LAST_ANSWERS_S = 1.0
 """For what an actor answered before it died."""
 _LAST_S = 5.0
 """For workers to end in good order at the end of this process."""
 _GONE = "the Ray cluster is gone"
+log = logging.getLogger("keras_mpseq")
 _backends: weakref.WeakSet[RayBackend] = weakref.WeakSet()
 
 
@@ -57,40 +50,6 @@ def _close_before_ray() -> None:
     """Let workers end in good order: Ray's own exit handler, which is older and so runs later, would kill them."""
     for backend in list(_backends):
         backend.close_early()
-
-
-class RayWorkplace:
-    """A cluster of Ray. See Workplace."""
-
-    depth = 4
-    slot = RemoteSlot
-
-    def __init__(self, options: Options) -> None:
-        assert options.ray is not None
-        self._options = options.ray
-        self._cluster = Cluster(options.ray, options.workers)
-        self._store_bytes = self._cluster.store_bytes
-        self.max_bytes = min(options.max_bytes, self._store_bytes // _STORE_SHARE)
-
-    def segment(self, data: memoryview | bytes) -> StoredSegment:
-        """See Workplace.
-
-        Raises:
-            PayloadError: It is larger than the object store of this node.
-        """
-        nbytes = memoryview(data).nbytes
-        if nbytes > self._store_bytes:
-            raise PayloadError(
-                f"The sequence has {nbytes:,} bytes in one piece, and Ray's object store of this node has "
-                f"{self._store_bytes:,}",
-                remedy="Start Ray with a larger object store (ray start --object-store-memory), or let the sequence "
-                "read its data from files that all nodes see.",
-            )
-        return StoredSegment.of(data)
-
-    def backend(self, setup: Setup, slots: Sequence[PoolSlot], handles: Sequence[Any]) -> RayBackend:
-        """See Workplace."""
-        return RayBackend(setup, slots, handles, self._cluster, self._options)
 
 
 class RayBackend:
@@ -121,12 +80,11 @@ class RayBackend:
         self._nodes: dict[int, str] = {}
         """Where each worker is, or was last."""
         self._layouts = Layouts()
-        self._suspects: set[tuple[int, int]] = set()
-        """Run and index of batches in whose task a worker was lost."""
-        self._heard: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._suspects = Suspects()
         self._left: list[Said | Ended] = []
         """What `close_early` heard."""
         self._ear = Ear(cluster)
+        self._phone = Phone(self._ear.bell)
         self._closed = False
         self._remote: Any = ray.remote(concurrency_groups={"beside": 1, "life": 1})(RayWorker)
         _backends.add(self)
@@ -145,21 +103,15 @@ class RayBackend:
             raise self._cluster.gone()
         resources = self._cluster.resources
         actor = self._remote.options(
-            max_restarts=0, max_task_retries=0, runtime_env=self._environment(), **self._cluster.of_actor()
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env=environment(self._options.runtime_env, self._setup.threads),
+            **self._cluster.of_actor(),
         ).remote(worker % self._setup.workers, self._options.share_readonly, bool(resources.get("num_gpus")), sys.path)
         member = self._members[worker] = Member(worker, actor)
-        self._make(Call(member, Kind.LIVE, actor.live.options(concurrency_group="life").remote))
+        self._phone.make(Call(member, Kind.LIVE, actor.live.options(concurrency_group="life").remote))
         setup = pickle.dumps(self._setup, 5)
-        self._queue(Call(member, Kind.BEGIN, partial(actor.begin.remote, versions(), setup, *self._handles)))
-
-    def _environment(self) -> dict[str, Any] | None:
-        """Return the runtime environment: threads have to be counted before NumPy is imported, which Ray does."""
-        given = dict(self._options.runtime_env or {})
-        if self._setup.threads == 1:  # What Ray says by itself.
-            return given or None
-        wanted = child_environment(self._setup.threads)
-        threads = {name: value for name, value in wanted.items() if "_THREADS" in name and name not in os.environ}
-        return {**given, "env_vars": {**threads, **given.get("env_vars", {})}}
+        self._phone.queue(Call(member, Kind.BEGIN, partial(actor.begin.remote, versions(), setup, *self._handles)))
 
     def send(self, worker: int, message: Any, handles: Sequence[Any] = ()) -> None:
         """See Backend."""
@@ -177,43 +129,21 @@ class RayBackend:
                 member.actor.skip.options(concurrency_group="beside").remote(message)
             case Stop():
                 member.stopping = True
-                self._queue(Call(member, Kind.STOP, partial(member.actor.tell.remote, message)))
+                self._phone.queue(Call(member, Kind.STOP, partial(member.actor.tell.remote, message)))
             case _:
-                self._queue(Call(member, Kind.TELL, partial(member.actor.tell.remote, message, *handles)))
+                self._phone.queue(Call(member, Kind.TELL, partial(member.actor.tell.remote, message, *handles)))
 
     def _build(self, member: Member, message: Build) -> None:
-        alone = any((message.run, index) in self._suspects for index in message.indices)
-        pieces = list(_one_by_one(message)) if alone else [message]
+        alone = message in self._suspects
+        pieces = list(one_by_one(message)) if alone else [message]
         if member.oldest is None:
             member.since = time.monotonic()
         job = Job(message, len(pieces))
         for piece in pieces:
-            self._queue(Call(member, Kind.BUILD, self._building(member, piece), job, alone))
+            self._phone.queue(Call(member, Kind.BUILD, self._building(member, piece), job, alone))
 
     def _building(self, member: Member, message: Build) -> Callable[[], Any]:
-        return partial(member.actor.build.remote, message, self._slots[message.slot].given())
-
-    def _queue(self, call: Call) -> None:
-        """Have *call* made after those before it."""
-        call.member.calls.append(call)
-        self._make_due(call.member)
-
-    def _make_due(self, member: Member) -> None:
-        for call in member.due():
-            self._make(call)
-
-    def _make(self, call: Call) -> None:
-        """Make *call*, and have its answer put into the queue."""
-        heard, bell = self._heard, self._ear.bell
-
-        def hear(future: Future[Any]) -> None:
-            error = future.exception()
-            call.reply = Reply(error, None if error else future.result())
-            heard.put(call)
-            bell.ring()
-
-        call.ref = call.send()
-        call.ref.future().add_done_callback(hear)
+        return partial(member.actor.build.remote, pickle.dumps(message, 5), self._slots[message.slot].given())
 
     def interrupt(self, worker: int) -> None:
         """See Backend."""
@@ -226,7 +156,7 @@ class RayBackend:
         member = self._members.get(worker)
         if member is not None and self._cluster.is_joined:
             member.stack = ""
-            self._make(Call(member, Kind.STACK, member.actor.stack.options(concurrency_group="beside").remote))
+            self._phone.make(Call(member, Kind.STACK, member.actor.stack.options(concurrency_group="beside").remote))
 
     def answer(self, worker: int) -> str:
         """See Backend."""
@@ -272,14 +202,20 @@ class RayBackend:
         """See Backend."""
         happened: list[Said | Ended] = []
         self._ear.take(ready)
-        while not self._heard.empty():
-            happened += self._take(self._heard.get())
+        for call in self._phone.answered():
+            happened += self._take(call)
         now = time.monotonic()
         for member in [one for one in self._members.values() if one.dying is not None and now >= one.dying_until]:
             assert member.dying is not None
             happened += self._lost(member, member.dying)
         if self._ear.gone or (self._members and not self._cluster.is_joined):
             self._ear.gone = True
+            if self._closed and not self._cluster.is_joined:
+                log.info(
+                    "This process left the Ray cluster (ray.shutdown) before the pipeline was closed: workers were "
+                    "ended without on_worker_stop."
+                )
+                happened += [Said(worker, Stopped()) for worker in self._members]
             happened += [what for member in list(self._members.values()) for what in self._bury(member, _GONE)]
         if self._options.hedge is not None:
             self._send_spares(self._options.hedge)
@@ -305,7 +241,7 @@ class RayBackend:
             yield from self._answered(member.calls[0])
             if self._members.get(member.worker) is not member:
                 return
-        self._make_due(member)
+        self._phone.make_due(member)
         if member.dying is not None and (not member.calls or time.monotonic() >= member.dying_until):
             yield from self._lost(member, member.dying)
 
@@ -358,7 +294,7 @@ class RayBackend:
         to.silent = twin is not job
         to.since = time.monotonic()
         message = job.message
-        self._suspects -= {(message.run, index) for index in message.indices}
+        self._suspects.clear(message)
         for told in self._layouts.done(job, by, to, self._slots[message.slot]):
             yield Said(to.worker, told)
 
@@ -411,19 +347,9 @@ class RayBackend:
 
     def _blame(self, member: Member) -> None:
         """Say in its slot how far the oldest task of *member* was; nothing where that is not certain."""
-        job, under_way = member.oldest, member.under_way
-        if job is None:
-            return
-        slot = self._slots[job.message.slot]
-        alone = len(under_way) == 1 and not member.spares
-        # One that was killed for being late lived until then: no answer of before was lost with it.
-        certain = (alone or member.interrupted) and under_way[0].job is job
-        if certain and (under_way[0].alone or len(job.message.indices) == 1):
-            slot.progress = None if self._is_built(under_way[0]) else job.finished
-            return
-        slot.progress = None
-        for message in (call.job.message for call in under_way if call.job is not None):
-            self._suspects |= {(message.run, index) for index in message.indices}
+        if member.oldest is not None:
+            done = self._suspects.blame(member, self._is_built)
+            self._slots[member.oldest.message.slot].progress = done
 
     def _is_built(self, call: Call) -> bool:
         """Tell whether *call* was answered, and the answer is on its way here or lost on it."""
@@ -443,7 +369,7 @@ class RayBackend:
         for member, job, helper in late(self._members.values(), hedge, time.monotonic()):
             job.spare = True
             helper.spares += 1
-            self._make(
+            self._phone.make(
                 Call(helper, Kind.BUILD, self._building(helper, job.message), Job(job.message, 1, (member, job)))
             )
 
@@ -481,9 +407,3 @@ class RayBackend:
         for member in self._members.values():
             self._end(member)
         self._members.clear()
-
-
-def _one_by_one(message: Build) -> Iterator[Build]:
-    """Yield a message for each batch."""
-    for at, index in enumerate(message.indices):
-        yield message._replace(indices=(index,), inputs=message.inputs[at : at + 1])

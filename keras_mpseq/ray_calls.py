@@ -177,6 +177,50 @@ class Layouts:
         return [Layout(number, structure)]
 
 
+class Suspects:
+    """The batches that a worker held when it was lost, by run and index: which of them it died of is not known."""
+
+    def __init__(self) -> None:
+        self._held: set[tuple[int, int]] = set()
+
+    def __contains__(self, message: Build) -> bool:
+        """Tell whether *message* has one of them."""
+        return not self._held.isdisjoint(_batches(message))
+
+    def clear(self, message: Build) -> None:
+        """Take in that what *message* asked for was built."""
+        self._held.difference_update(_batches(message))
+
+    def blame(self, member: Member, is_built: Callable[[Call], bool]) -> int | None:
+        """Return how many batches of its oldest task *member*, which was lost, had finished.
+
+        None where that is not certain, and so nobody is to blame: what it held are suspects from now on.
+
+        Args:
+            member: It has a task.
+            is_built: Tells whether a call was answered, and the answer is on its way here or lost on it.
+        """
+        job, under_way = member.oldest, member.under_way
+        assert job is not None
+        alone = len(under_way) == 1 and not member.spares
+        # One that was killed for being late lived until then: no answer of before was lost with it.
+        certain = (alone or member.interrupted) and under_way[0].job is job
+        if certain and (under_way[0].alone or len(job.message.indices) == 1):
+            return None if is_built(under_way[0]) else job.finished
+        self._held.update(*[_batches(call.job.message) for call in under_way if call.job is not None])
+        return None
+
+
+def _batches(message: Build) -> set[tuple[int, int]]:
+    return {(message.run, index) for index in message.indices}
+
+
+def one_by_one(message: Build) -> Iterator[Build]:
+    """Yield a message for each batch."""
+    for at, index in enumerate(message.indices):
+        yield message._replace(indices=(index,), inputs=message.inputs[at : at + 1])
+
+
 def next_late(members: Collection[Member], hedge: float | None, now: float) -> float | None:
     """Return in how many seconds an actor will be late that another can help; None for never."""
     if hedge is None:

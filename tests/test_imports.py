@@ -40,7 +40,9 @@ LAYERS: list[set[str]] = [
     {"ray_slot"},
     {"batched", "process", "epochs", "local_backend", "padding", "resuming", "ray_actor", "ray_store", "ray_cluster"},
     {"ray_calls", "ray_losses", "ray_ear"},
+    {"ray_phone"},
     {"ray_backend"},
+    {"ray_workplace"},
     # The parent's side: one epoch, batches, the loop.
     {"run"},
     {"delivery", "serial", "mapper", "generators", "iteration"},

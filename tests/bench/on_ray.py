@@ -37,10 +37,7 @@ def ours(sequence: Batches) -> Iterator[tf.data.Dataset]:
     """keras_mpseq.to_dataset(backend="ray")."""
     from keras_mpseq import to_dataset
 
-    with _started():
-        dataset = to_dataset(sequence, workers=WORKERS, backend="ray")
-        yield dataset
-        del dataset
+    yield to_dataset(sequence, workers=WORKERS, backend="ray")
 
 
 class _Built:
