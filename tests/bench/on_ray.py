@@ -20,12 +20,21 @@ from tests.bench.workloads import WORKERS, Batches
 _STORE_BYTES = 2 << 30
 _AHEAD = 2
 """Batches ahead for each worker, as everywhere."""
+_TASKS = 4
+"""Calls under way at each actor, as ours has."""
 
 
 @contextmanager
 def _started() -> Iterator[None]:
     # Twice the CPUs that the workers take: Ray Data hangs where its actors take all (ray#44687).
-    ray.init(num_cpus=2 * WORKERS, object_store_memory=_STORE_BYTES, include_dashboard=False, logging_level="ERROR")
+    # As ours starts it: it frees memory as often.
+    ray.init(
+        num_cpus=2 * WORKERS,
+        object_store_memory=_STORE_BYTES,
+        include_dashboard=False,
+        logging_level="ERROR",
+        _system_config={"free_objects_period_milliseconds": 50},
+    )
     try:
         yield
     finally:
@@ -38,6 +47,34 @@ def ours(sequence: Batches) -> Iterator[tf.data.Dataset]:
     from keras_mpseq import to_dataset
 
     yield to_dataset(sequence, workers=WORKERS, backend="ray")
+
+
+class _Actor:
+    """Builds batches, and does nothing else."""
+
+    def __init__(self, sequence: Batches) -> None:
+        self.sequence = sequence
+
+    def build(self, index: int) -> NDArray[Any]:
+        return self.sequence[index]
+
+
+@contextmanager
+def actors(sequence: Batches) -> Iterator[tf.data.Dataset]:
+    """Ray alone: a call of an actor for each batch, in turn, as many ahead as ours; no retries, no errors, no seeds."""
+    with _started():
+        crew = [ray.remote(_Actor).remote(sequence) for _ in range(WORKERS)]
+        ahead = _TASKS * WORKERS
+
+        def batches() -> Iterator[NDArray[Any]]:
+            calls = [crew[index % WORKERS].build.remote(index) for index in range(min(ahead, len(sequence)))]
+            for index in range(len(sequence)):
+                yield ray.get(calls.pop(0))
+                if index + ahead < len(sequence):
+                    calls.append(crew[index % WORKERS].build.remote(index + ahead))
+
+        batch = sequence[0]
+        yield tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec(batch.shape, batch.dtype))
 
 
 class _Built:
@@ -80,6 +117,7 @@ def ray_data(sequence: Batches, rows: bool) -> Iterator[tf.data.Dataset]:
 
 ON_RAY = {
     "ours-ray": ours,
+    "actors": actors,
     "ray-data": functools.partial(ray_data, rows=False),
     "ray-data-rows": functools.partial(ray_data, rows=True),
 }

@@ -29,6 +29,7 @@ NAMES = {
     "from-generator": "from_generator, interleaved",
     "grain": "grain",
     "ours": "ours on this machine",
+    "actors": "bare Ray actors",
     "ray-data": "Ray Data",
     "ray-data-rows": "Ray Data, blocks of its own",
     "datasets": "datasets",

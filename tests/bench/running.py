@@ -29,7 +29,7 @@ _QUIET = {
 }
 
 
-NAMESPACED = ("ours-ray", "ray-data", "ray-data-rows")
+NAMESPACED = ("ours-ray", "actors", "ray-data", "ray-data-rows")
 """Run where there is no network."""
 
 
