@@ -118,10 +118,10 @@ def _notes(outcomes: dict[Run, list[Outcome]], loops: int) -> list[str]:
         "Decoded: a crop of a real photograph is decoded from memory and becomes float32 from 0 to 1, with a label; "
         "BatchedSequence as tensors of TensorFlow, a DataLoader with its own collate function as tensors of torch.",
         "On Ray: one node on this machine, started for each run, where there is no network but the loopback. Bare "
-        "actors build and do nothing else, four calls ahead each, which ray.get takes in turn into from_generator. Ray Data "
-        "runs map_batches on as many actors, in order, with a block for each batch, because batches may vary in size; "
-        "with its own blocks, from which rows are cut, it is the row without a requirement. It feeds from_generator, "
-        "and is given twice the CPUs, because it hangs where its actors take all.",
+        "actors build and do nothing else, four calls ahead each, which ray.get takes in turn into from_generator. "
+        "Ray Data runs map_batches on as many actors, in order, with a block for each batch, because batches may "
+        "vary in size; with its own blocks, from which rows are cut, it is the row without a requirement. It feeds "
+        "from_generator, and is given twice the CPUs, because it hangs where its actors take all.",
         "A replacement's time is from SIGKILL until it has built a batch, of 2 ms. Private memory is "
         "that of the largest of 4 workers (Private_Clean + Private_Dirty of smaps_rollup).",
         "Linted code is generated: of files of some 200 lines one in ten has a sequence and one its tools, or all have "
