@@ -437,5 +437,7 @@ def test_claim_10_only_the_channels_of_children_are_unpickled() -> None:
         "errors.py",  # Exceptions, in such messages.
         "delivery.py",  # The structure of batches, in such messages.
         "worker.py",
+        "ray_backend.py",  # On Ray: what the actors answer that the training process has started.
+        "ray_actor.py",  # On Ray: what the training process asks.
         "checks/process.py",  # The same, for `check`.
     }

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from keras_mpseq import engine, pool
+from keras_mpseq import engine, local_backend, pool
 from keras_mpseq.backend import Ended, Said
 from keras_mpseq.events import Action, Deliver, Event, GiveUp, StartFailed, WorkerLost
 from keras_mpseq.launcher import SpawnLauncher, TemplateLauncher
@@ -171,7 +171,7 @@ def traced(trace: Trace, depth: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "Scheduler", Traced)
-        patch.setattr(engine, "LocalBackend", Stepping)
-        patch.setattr(engine, "_DEPTH", depth)
+        patch.setattr(local_backend, "LocalBackend", Stepping)
+        patch.setattr(local_backend.LocalWorkplace, "depth", depth)
         patch.setattr(pool, "Engine", Noted)
         yield

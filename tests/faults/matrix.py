@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import psutil
 
-from keras_mpseq import crew, deadlines, engine
+from keras_mpseq import crew, deadlines, local_backend
 from tests.faults.entries import ENTRIES, LIMIT_S, Entry, OfFit, Setting, Told, logged
 from tests.faulty import AT, BATCHES, Faulty, go_right, go_wrong
 
@@ -280,11 +280,11 @@ def _impatient(fault: str) -> Iterator[None]:
 @contextlib.contextmanager
 def starts_limited(template: bool) -> Iterator[None]:
     """Let the start of a worker take no longer than START_S; that of the template only if it is the one that hangs."""
-    before = deadlines.START_S, engine.start_limit
+    before = deadlines.START_S, local_backend.start_limit
     deadlines.START_S = START_S
     if not template:
-        engine.start_limit = lambda timeout: None
+        local_backend.start_limit = lambda timeout: None
     try:
         yield
     finally:
-        deadlines.START_S, engine.start_limit = before
+        deadlines.START_S, local_backend.start_limit = before
