@@ -21,7 +21,7 @@ from keras_mpseq.spec import ElementSpec
 Partition = Literal["dynamic", "block", "stride"]
 OnError = Literal["raise", "skip"]
 
-_BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2
 """Finished batches ahead for each worker, unless prefetch says otherwise; as many as torch's DataLoader keeps."""
 _MEMORY_SHARE = 4
 """By default slots may take one part in so many of the memory of the machine, or of the container."""
@@ -54,6 +54,8 @@ class Options:
     """What float64 leaves become, without a copy of their own; None leaves them."""
     ray: RayOptions | None = None
     """Of the cluster on which workers run; None for this machine."""
+    record: bool = False
+    """Measure every batch, for a profile."""
 
 
 def checked(
@@ -119,7 +121,7 @@ def checked(
         shard=resolved(check_shard(own_shard if shard is None else shard)),
         uneven=uneven,
         on_error=on_error,
-        prefetch=_BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
+        prefetch=BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
         element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
         limits=limits,
         attempts=check_int("attempts", attempts, 1),

@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
     {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
+    {"recording"},
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
     {"ray_slot"},
     {"batched", "process", "epochs", "local_backend", "padding", "resuming", "ray_actor", "ray_store", "ray_cluster"},
@@ -49,6 +50,7 @@ LAYERS: list[set[str]] = [
     {"engine"},
     {"pool"},
     # What users call.
+    {"profiling.*"},
     {"loader"},
     {"elements", "fitting"},
     {"dataset"},
@@ -73,6 +75,8 @@ HEAVY = {
     "rich": {"cli.*", "reporting.*"},
     "sklearn": {"cli.*"},
     "PIL": {"cli.*"},
+    "plotly": set(),
+    "matplotlib": set(),
     "h5py": set(),
     "pandas": set(),
     "libcst": {"lint.*"},
@@ -189,6 +193,10 @@ PURE_MODULES = [
     "losses",
     "trace",
     "stacks",
+    "profiling.measured",
+    "profiling.analysis",
+    "profiling.sentences",
+    "profiling.drawn",
 ]
 
 
