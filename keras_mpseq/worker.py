@@ -296,7 +296,7 @@ class Worker:
             leaves = tuple([slot.place(part, dtype) for part, dtype in zip(parts, structure.dtypes, strict=True)])
             nbytes = slot.used - start
             if recorder:
-                recorder.encoded(index, time.perf_counter() - began, nbytes)
+                recorder.encoded(index, time.perf_counter() - began, sum(leaf.nbytes for leaf in leaves))
             return Batch(self._layout(structure), leaves, nbytes, tuple(context.skipped)), warning
         except MpseqError as error:
             return in_its_words(placed(error, job), sequence), ""

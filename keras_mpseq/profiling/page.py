@@ -88,7 +88,13 @@ def _body(profile: Profile) -> Iterator[str]:
             _timeline,
             "wide",
         ),
-        ("slowest", "Slowest indices", "Least time that each of them took, over all numbers of workers.", _slowest, ""),
+        (
+            "slowest",
+            "Slowest indices",
+            "Least time that each of them took, over all numbers of workers.",
+            _slowest,
+            "wide",
+        ),
     )
     for name, heading, caption, draw, kind in charts:
         figure = draw(profile)

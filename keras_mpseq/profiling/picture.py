@@ -58,10 +58,10 @@ def _timeline(axes: Any, profile: Profile) -> None:
     rows = rows_of(bars)[::-1]
     for kind, colour in COLOURS.items():
         some = [bar for bar in bars if bar.kind == kind]
-        if some:
+        if some:  # A label with an underscore in front would be none.
             places = [rows.index(bar.row) for bar in some]
             took, began = [bar.took_s for bar in some], [bar.began_s for bar in some]
-            axes.barh(places, took, left=began, color=colour, label=kind)
+            axes.barh(places, took, left=began, color=colour, label=f"in {kind}" if kind.startswith("_") else kind)
     axes.set(xlabel="s", yticks=range(len(rows)), yticklabels=rows)
     axes.legend(loc="upper right")
 

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,6 +29,8 @@ Open: TypeAlias = Callable[[Options], Feed]
 
 _ROUNDS = 2
 """Batches of each worker, at least, besides those that fill the pipeline."""
+_FILLING, _FILLED = 0.2, 4
+"""Share of the seconds of a setting, or batches of each worker, that fill the pipeline, whichever is less."""
 _PATIENCE = 5
 """Times the seconds of a setting after which one batch is enough."""
 
@@ -86,28 +88,41 @@ def _measured(open_feed: Open, options: Options, seconds: float, step_s: float |
     """Take batches for *seconds*, but for those that fill the pipeline, and return how it went."""
     feed = open_feed(options)
     try:
-        takes: list[Take] = []
-        fill = max(1, options.workers)
         batches = _batches(feed)
         try:
-            for take in batches:
-                takes.append(take)
-                over = take.ended - takes[min(fill, len(takes)) - 1].ended
-                counted = len(takes) - fill
-                # Workers that began together end together: whole rounds only, or the last ones would not count.
-                enough = counted >= _ROUNDS * fill and counted % fill == 0
-                if (over >= seconds and enough) or (over >= _PATIENCE * seconds and counted):
-                    break
-                if step_s:
-                    _step(step_s)
+            filled, takes = _taken(batches, max(1, options.workers), seconds, step_s)
         finally:
             batches.close()
         records = feed.source.records()
     finally:
         feed.close()
-    counted_takes = takes[fill:]
-    took = counted_takes[-1].ended - takes[fill - 1].ended
-    return Setting(options.workers, took, tuple(counted_takes), _built(records), _stacks(records), step_s)
+    took = takes[-1].ended - filled.ended
+    return Setting(options.workers, took, takes, _built(records), _stacks(records), step_s)
+
+
+def _taken(batches: Iterator[Take], seats: int, seconds: float, step_s: float | None) -> tuple[Take, tuple[Take, ...]]:
+    """Return the take that found the pipeline filled, and those after it."""
+    filling: list[Take] = []
+    counted: list[Take] = []
+    for take in batches:
+        if not filling or not _is_filled(filling, seats, seconds):
+            filling.append(take)
+        else:
+            counted.append(take)
+            over = take.ended - filling[-1].ended
+            # Workers that began together end together: whole rounds only, or the last ones would not count.
+            enough = len(counted) >= _ROUNDS * seats and len(counted) % seats == 0
+            if (over >= seconds and enough) or over >= _PATIENCE * seconds:
+                break
+        if step_s:
+            _step(step_s)
+    return filling[-1], tuple(counted)
+
+
+def _is_filled(filling: list[Take], seats: int, seconds: float) -> bool:
+    """Tell whether every worker has had its turn: by then all have started, too, and know how large tasks are."""
+    late = filling[-1].ended - filling[0].ended >= _FILLING * seconds
+    return len(filling) >= seats and (late or len(filling) >= _FILLED * seats)
 
 
 def _step(step_s: float) -> None:
