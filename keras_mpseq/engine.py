@@ -87,7 +87,8 @@ class Engine:
         self._events: deque[Event] = deque()
         self._runs: dict[int, Run] = {}
         self._over: list[Over] = []
-        self._warned = False
+        # A sequence that keeps state is told of by the pipeline that is used, not by one that measures.
+        self._warned = options.record
         self.broken = False
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
         self.warning = ""

@@ -22,7 +22,7 @@ from keras_mpseq.options import (
     steps_of,
 )
 from keras_mpseq.profiling.profile import Profile
-from keras_mpseq.profiling.runner import profile
+from keras_mpseq.profiling.runner import profile, settled
 from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.resuming import restore, snapshot
 from keras_mpseq.run import Feed, Source, Stats
@@ -37,6 +37,8 @@ def feed_of(sequence: Any, options: Options, *, fixed: int | None) -> Feed:
         check_endless(options)
     else:
         steps_of(sequence, length, options)
+    if options.auto:
+        options = settled(lambda trial: feed_of(sequence, trial, fixed=None), options, length)
     return Feed(_source(by_index(sequence), options), fixed)
 
 
@@ -74,7 +76,10 @@ class Loader:
         sequence: A `SafeSequence`, a Keras `Sequence` or `PyDataset`, or any object with `__len__` (batches) and
             `__getitem__(index)` that returns a batch.
         workers: Processes; 0 builds the same batches in this process; "auto" takes the sequence's own `workers` if
-            it asks for more than one, else the number of cores.
+            it asks for more than one. Else one worker builds batches for some tenths of a second, and it is as many as
+            keep the cores busy: more than there are where batches wait for a disk or a network, fewer where taking them
+            over costs as much as building them; the log (info) says which, and why. Epochs of fewer than 64 batches
+            get one for each core.
         partition: Who builds what: "dynamic" gives the next index to the least loaded worker; "stride" and "block"
             always give the same index to the same worker, so that caches in workers stay warm. In order and
             unshuffled, "block" lets one worker work at a time: combine it with `shuffle` or `ordered=False`.

@@ -197,6 +197,7 @@ PURE_MODULES = [
     "profiling.analysis",
     "profiling.sentences",
     "profiling.drawn",
+    "profiling.choice",
 ]
 
 

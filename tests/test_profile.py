@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from keras_mpseq import Loader
+from keras_mpseq.machine import cores
 from keras_mpseq.messages import Frame, Stack, Timing
 from keras_mpseq.profiling.analysis import feeding, hottest, judged
+from keras_mpseq.profiling.choice import chosen
 from keras_mpseq.profiling.measured import Built, Setting, Take
 from keras_mpseq.profiling.profile import Profile
 from keras_mpseq.profiling.runner import doubling
@@ -198,3 +202,67 @@ def test_the_bottleneck_of_six_pipelines(sequence: object, step_s: float | None,
     assert [one.workers for one in found.settings] == [0, 1, 2]
     assert all(one.takes and one.built for one in found.settings)
     assert (found.stepped is not None) == (step_s is not None)
+
+
+# --- workers="auto" -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "workers", "why"),
+    [
+        (setting(1, 90), 8, "batches compute in `_augment` (data.py:41, 71 % of the time), one worker for each core"),
+        (
+            setting(1, 10, build_s=0.1, cpu=0.4, encode_s=0),
+            20,
+            "batches wait in `_augment` (data.py:41, 71 % of the time) and compute 40 % of the time, which keeps "
+            "8 cores busy",
+        ),
+        (setting(1, 10, build_s=0.1, cpu=0.01, encode_s=0), 32, "compute 1 % of the time"),
+        (
+            setting(1, 900, build_s=0.0001, encode_s=0.0001, taking_s=0.0001),
+            2,
+            "a batch takes a worker 200 µs and the training process 100 µs, so that more idle",
+        ),
+    ],
+    ids=["computing", "waiting", "only waiting", "moving"],
+)
+def test_auto_is_as_many_as_are_useful(one: Setting, workers: int, why: str) -> None:
+    found = chosen(one, cores=8)
+    assert found.workers == workers and why in found.why
+
+
+class Long(profiled.Waiting):
+    def __len__(self) -> int:
+        return 100
+
+
+class Hooked(Long):
+    def on_epoch_begin(self) -> None:
+        self.order = list(range(100))
+
+    def __getitem__(self, index: int) -> object:
+        return profiled.np.full(3, self.order[index])
+
+
+def auto(sequence: object, caplog: pytest.LogCaptureFixture) -> tuple[int, str]:
+    """Return the number of workers, and what is logged of it."""
+    with caplog.at_level(logging.INFO, "keras_mpseq"), Loader(sequence) as loader:
+        next(iter(loader))
+    (line,) = (record.getMessage() for record in caplog.records if "auto" in record.getMessage())
+    return loader.stats().workers, line
+
+
+def test_auto_measures_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    workers, line = auto(Long(), caplog)
+    assert cores() < workers <= 4 * cores()
+    assert line.startswith(f'workers="auto" is {workers}: batches wait in `_read` (tests/profiled.py:')
+
+
+def test_auto_is_the_cores_where_it_cannot_measure(caplog: pytest.LogCaptureFixture) -> None:
+    assert auto(profiled.Waiting(), caplog) == (
+        cores(),
+        f'workers="auto" is {cores()}: one worker for each core; 12 batches are too few to measure.',
+    )
+    caplog.clear()
+    workers, line = auto(Hooked(), caplog)  # Hooks are the real epoch's, which works.
+    assert workers == cores() and "a trial failed (" in line and "AttributeError" in line

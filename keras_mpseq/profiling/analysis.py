@@ -35,7 +35,7 @@ _AS_GOOD = 0.95
 """Of the best rate: what fewer workers may lack, because they cost less memory."""
 _GAIN = 0.6
 """Of what as many single workers would build: below that waiting workers wait for each other."""
-_MOST_WAITING = 4
+MOST_WAITING = 4
 """Workers for each core, at most, that are advised where they wait: each costs memory."""
 
 
@@ -192,7 +192,7 @@ def _advised(
         return enough
     if kind == "io" and not saturated:
         wanted = ceil(1 / step_s / _each(rates)) if step_s else ceil(cores / max(cpu_share, 1e-12))
-        return max(best(rates)[0], min(wanted, _MOST_WAITING * cores))
+        return max(best(rates)[0], min(wanted, MOST_WAITING * cores))
     return best(rates)[0]
 
 

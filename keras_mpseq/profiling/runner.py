@@ -7,6 +7,7 @@ have measured. What that means is said by `analysis`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import threading
 import time
@@ -15,18 +16,24 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from keras_mpseq.errors import SequenceLengthError
+from keras_mpseq.errors import MpseqError, SequenceLengthError
 from keras_mpseq.iteration import Iteration
 from keras_mpseq.machine import cores
 from keras_mpseq.messages import Frame, Recorded, Stack
 from keras_mpseq.options import BATCHES_AHEAD, Options
 from keras_mpseq.profiling.analysis import judged
+from keras_mpseq.profiling.choice import Choice, chosen
 from keras_mpseq.profiling.measured import Built, Setting, Take
 from keras_mpseq.profiling.profile import Profile
 from keras_mpseq.run import Feed
 
 Open: TypeAlias = Callable[[Options], Feed]
 
+log = logging.getLogger("keras_mpseq")
+
+_AUTO_S = 0.2
+_WORTH = 64
+"""Batches of an epoch from which on it is worth the time to measure what `workers="auto"` is."""
 _ROUNDS = 2
 """Batches of each worker, at least, besides those that fill the pipeline."""
 _FILLING, _FILLED = 0.2, 4
@@ -68,6 +75,25 @@ def profile(
         told(f"{verdict.workers} workers and a model")
         stepped = _measured(open_feed, _with(options, verdict.workers), seconds, step_s)
     return Profile(name, tuple(settings), stepped, verdict)
+
+
+def settled(open_feed: Open, options: Options, length: int | None) -> Options:
+    """Return options with the number of workers that `workers="auto"` is, measured with one worker, and log the reason.
+
+    Hooks do not run, so that a sequence that needs them may fail: then, and where too few batches are to be built, it
+    is the number of cores.
+    """
+    available = cores()
+    if length is not None and length < _WORTH:
+        choice = Choice(available, f"one worker for each core; {length} batches are too few to measure")
+    else:
+        one = dataclasses.replace(_with(options, 1), hooks=False, auto=False)
+        try:
+            choice = chosen(_measured(open_feed, one, _AUTO_S, None), available)
+        except MpseqError as error:
+            choice = Choice(available, f"one worker for each core; a trial failed ({str(error).splitlines()[0]})")
+    log.info('workers="auto" is %d: %s.', choice.workers, choice.why.rstrip("."))
+    return dataclasses.replace(_with(options, choice.workers), auto=False, record=False)
 
 
 def doubling(most: int) -> list[int]:
@@ -122,7 +148,8 @@ def _taken(batches: Iterator[Take], seats: int, seconds: float, step_s: float | 
 def _is_filled(filling: list[Take], seats: int, seconds: float) -> bool:
     """Tell whether every worker has had its turn: by then all have started, too, and know how large tasks are."""
     late = filling[-1].ended - filling[0].ended >= _FILLING * seconds
-    return len(filling) >= seats and (late or len(filling) >= _FILLED * seats)
+    slow = filling[0].ended - filling[0].began >= _PATIENCE * seconds
+    return len(filling) >= seats and (late or slow or len(filling) >= _FILLED * seats)
 
 
 def _step(step_s: float) -> None:

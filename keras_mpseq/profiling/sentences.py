@@ -22,9 +22,9 @@ def sentence(verdict: Verdict) -> str:
         case "transport":
             return _transport(verdict)
         case "cpu":
-            return f"CPU-bound{_where(verdict.hot)}: {_cpu(verdict)}."
+            return f"CPU-bound{place(verdict.hot)}: {_cpu(verdict)}."
         case "io":
-            return f"I/O-bound{_where(verdict.hot)}: {_io(verdict)}."
+            return f"I/O-bound{place(verdict.hot)}: {_io(verdict)}."
 
 
 def _model(verdict: Verdict) -> str:
@@ -116,7 +116,8 @@ def _feeds(verdict: Verdict) -> bool:
     return verdict.step_s is not None and max(rate for _, rate in verdict.rates) >= 1 / verdict.step_s
 
 
-def _where(hot: Hot | None) -> str:
+def place(hot: Hot | None) -> str:
+    """Return where time goes to, after what goes there."""
     if hot is None:
         return ""
     return f" in `{hot.frame.function}` ({hot.frame.path}:{hot.frame.line}, {share(hot.share)} of the time)"
