@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as ABCSequence
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -255,7 +254,7 @@ class Loader:
         *,
         seconds: float = 1.0,
         step_s: float | None = None,
-        workers: ABCSequence[int] | None = None,
+        workers: Iterable[int] | None = None,
         told: Callable[[str], None] | None = None,
     ) -> Profile:
         """Measure the pipeline with several numbers of workers, and find out what is in its way.

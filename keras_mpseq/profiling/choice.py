@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from keras_mpseq.profiling.analysis import MOST_WAITING, hottest
 from keras_mpseq.profiling.measured import Setting
-from keras_mpseq.profiling.sentences import place, seconds, share
+from keras_mpseq.profiling.sentences import cores_word, place, seconds, share
 
 _BUSY = 0.8
 """Share of its time that a worker computes from on which it takes a core of its own."""
@@ -39,4 +39,5 @@ def chosen(setting: Setting, cores: int) -> Choice:
         return Choice(most, why)
     if wanted == cores:
         return Choice(cores, f"batches compute{where}, one worker for each core")
-    return Choice(wanted, f"batches wait{where} and compute {share(busy)} of the time, which keeps {cores} cores busy")
+    kept = f"{cores} {cores_word(cores)}"
+    return Choice(wanted, f"batches wait{where} and compute {share(busy)} of the time, which keeps {kept} busy")

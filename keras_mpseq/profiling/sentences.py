@@ -74,7 +74,7 @@ def _transport(verdict: Verdict) -> str:
 
 def _cpu(verdict: Verdict) -> str:
     workers, rate = verdict.best
-    more = f"more will not help beyond {verdict.cores} {_cores(verdict.cores)}"
+    more = f"more will not help beyond {verdict.cores} {cores_word(verdict.cores)}"
     if verdict.step_s is None:
         return f"{_workers(workers)} {_builds(workers)} {number(rate)} batches/s; {more}"
     step = f"a model step of {seconds(verdict.step_s)}"
@@ -108,7 +108,7 @@ def _io(verdict: Verdict) -> str:
         )
     return (
         f"{waits}; {_workers(workers)} {_builds(workers)} {number(rate)} batches/s, and more workers than the "
-        f"{verdict.cores} {_cores(verdict.cores)} help: try {verdict.workers}"
+        f"{verdict.cores} {cores_word(verdict.cores)} help: try {verdict.workers}"
     )
 
 
@@ -135,7 +135,8 @@ def _feed(count: int) -> str:
     return "feeds" if count <= 1 else "feed"
 
 
-def _cores(count: int) -> str:
+def cores_word(count: int) -> str:
+    """Return the word for so many cores."""
     return "core" if count == 1 else "cores"
 
 
