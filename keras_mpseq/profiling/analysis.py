@@ -112,8 +112,9 @@ def judged(settings: Sequence[Setting], cores: int, step_s: float | None = None)
     built = list(steady(in_workers))
     build = sum(one.build_s for one in built)
     transport = middle(setting.transport_s for setting in in_workers)
-    moving = sum(one.timing.encode_s for one in built) + transport * len(built)
-    moving_share = moving / max(build + moving, 1e-12)
+    # Medians: a worker that lost its core while it encoded says nothing of encoding.
+    build_s, encode_s = middle(one.build_s for one in built), middle(one.timing.encode_s for one in built)
+    moving_share = (encode_s + transport) / max(build_s + encode_s + transport, 1e-12)
     cpu_share = min(sum(one.timing.cpu_s for one in built) / build, 1.0) if build else 1.0
     single = max((rate for workers, rate in rates if workers <= 1), default=0.0)
     slow, worker = slow_index(list(steady(settings))), slow_worker(settings)
@@ -136,8 +137,8 @@ def judged(settings: Sequence[Setting], cores: int, step_s: float | None = None)
         step_s=step_s,
         workers=_advised(kind, rates, cores, step_s, cpu_share, saturated),
         needed=1 / step_s / _each(rates) if step_s else 0.0,
-        build_s=middle(one.build_s for one in built),
-        encode_s=middle(one.timing.encode_s for one in built),
+        build_s=build_s,
+        encode_s=encode_s,
         transport_s=transport,
         nbytes=int(middle(one.timing.nbytes for one in built)),
         moving_share=moving_share,

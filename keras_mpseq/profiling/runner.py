@@ -32,6 +32,7 @@ Open: TypeAlias = Callable[[Options], Feed]
 log = logging.getLogger("keras_mpseq")
 
 _AUTO_S = 0.2
+"""For a trial: noticed by nobody who waits for TensorFlow, and some twenty looks at what a worker does."""
 _WORTH = 64
 """Batches of an epoch from which on it is worth the time to measure what `workers="auto"` is."""
 _ROUNDS = 2
@@ -89,7 +90,9 @@ def settled(open_feed: Open, options: Options, length: int | None) -> Options:
     else:
         one = dataclasses.replace(_with(options, 1), hooks=False, auto=False)
         try:
-            choice = chosen(_measured(open_feed, one, _AUTO_S, None), available)
+            measured = _measured(open_feed, one, _AUTO_S, None)
+            alone = Choice(available, "one worker for each core; nothing could be measured")
+            choice = chosen(measured, available) if measured.built else alone
         except MpseqError as error:
             choice = Choice(available, f"one worker for each core; a trial failed ({str(error).splitlines()[0]})")
     log.info('workers="auto" is %d: %s.', choice.workers, choice.why.rstrip("."))
