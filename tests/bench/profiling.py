@@ -19,7 +19,7 @@ from tests.bench.workloads import Work
 
 _WORKERS = 2
 _BATCH_S = 0.010
-_ROUNDS = 31
+_ROUNDS = 21
 _AHEAD, _ROUND = 32, 32
 """Batches that each takes in a round, before the clock starts: more than are built ahead while the other has its turn;
 and then. Both have the same of whatever else the machine does."""
