@@ -1,6 +1,6 @@
 """Measure the batches that one process builds, and look every so often where `__getitem__` is.
 
-A thread looks at the stack of the thread that builds, a hundred times a second; between batches it finds nothing to
+A thread looks at the stack of the thread that builds, fifty times a second; between batches it finds nothing to
 look at. What is measured is told in groups, because a message for each of many small batches would cost as much as
 the batch. Both together take less than 3 % of the throughput: `python -m tests.bench --only profile`.
 """
@@ -23,8 +23,8 @@ from keras_mpseq.state.reach import UserCode
 
 T = TypeVar("T")
 
-_LOOK_S = 0.01
-"""Between two looks. To look means to take the interpreter from the thread that builds."""
+_LOOK_S = 0.02
+"""Between two looks. To look means to take the interpreter from the thread that builds, which costs some 0.1 ms."""
 _SWITCH_S = 0.0005
 """After which the interpreter is handed to the thread that looks. With Python's own 5 ms a shorter `__getitem__` would
 be over by then, each time, and never be seen."""

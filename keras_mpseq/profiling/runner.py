@@ -32,7 +32,7 @@ Open: TypeAlias = Callable[[Options], Feed]
 log = logging.getLogger("keras_mpseq")
 
 _AUTO_S = 0.2
-"""For a trial: noticed by nobody who waits for TensorFlow, and some twenty looks at what a worker does."""
+"""For a trial: noticed by nobody who waits for TensorFlow, and some ten looks at what a worker does."""
 _WORTH = 64
 """Batches of an epoch from which on it is worth the time to measure what `workers="auto"` is."""
 _ROUNDS = 2
