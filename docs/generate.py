@@ -28,6 +28,7 @@ from keras_mpseq.codec import RaggedValue, SparseValue
 from keras_mpseq.errors import MpseqError
 from keras_mpseq.findings import Finding, Step
 from keras_mpseq.local import WorkerInfo
+from keras_mpseq.profiling.profile import Profile
 from keras_mpseq.run import Stats
 
 FOLDER = Path(__file__).resolve().parent / "reference"
@@ -71,7 +72,7 @@ PAGES = (
         "Pipelines",
         "What you iterate: batches as a `tf.data.Dataset`, or in NumPy.",
         ("to_dataset", "generator_dataset", "process_map", "Loader", "RayOptions"),
-        (Stats, RaggedValue, SparseValue),
+        (Stats, Profile, RaggedValue, SparseValue),
         setup="import keras_mpseq\nimport numpy as np\nimport tensorflow as tf\nfrom keras_mpseq import Loader\n\n"
         "sequence = [(np.zeros((2, 3)), np.zeros(2))] * 4\ntrain = print",
     ),

@@ -49,6 +49,7 @@ from keras_mpseq.messages import (
     Lost,
     Over,
     Past,
+    Recorded,
     Setup,
     Skip,
     Started,
@@ -86,11 +87,14 @@ class Engine:
         self._events: deque[Event] = deque()
         self._runs: dict[int, Run] = {}
         self._over: list[Over] = []
-        self._warned = False
+        # A sequence that keeps state is told of by the pipeline that is used, not by one that measures.
+        self._warned = options.record
         self.broken = False
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
         self.warning = ""
         """To be given, and then emptied."""
+        self.records: list[tuple[int, Recorded]] = []
+        """To be taken out."""
         place = _workplace(options)
         # The first batch is built alone, in the only slot there is: it tells how large slots are (max_bytes).
         self._scheduler = Scheduler(
@@ -117,6 +121,7 @@ class Engine:
                 count,
                 first.state,
                 options.doubles,
+                options.record,
             )
             self.backend = place.backend(setup, self._delivery.slots, first.handles)
             self._crew = Crew(sequence, options, self._versions, self._delivery, self.backend)
@@ -268,6 +273,8 @@ class Engine:
                 self.feed(WorkerReady(worker))
             case Said(worker, Layout() as layout):
                 self._delivery.learn(worker, layout)
+            case Said(worker, Recorded() as recorded):
+                self.records.append((self._crew.seat(worker), recorded))
             case Said(worker, Done() as done):
                 self._hear_done(worker, done)
             case Said(worker, Unfit(data)):

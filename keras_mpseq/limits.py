@@ -21,15 +21,16 @@ class Limits(NamedTuple):
     @classmethod
     def checked(cls, timeout: Any, slow_warning_s: Any, max_tasks_per_worker: Any) -> Limits:
         """Return the limits, or raise ValueError on the first that is wrong."""
-        _check_seconds("timeout", timeout, "no limit")
-        _check_seconds("slow_warning_s", slow_warning_s, "no warning")
+        check_seconds("timeout", timeout, "no limit")
+        check_seconds("slow_warning_s", slow_warning_s, "no warning")
         most = max_tasks_per_worker
         if most is not None and (isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1):
             raise ValueError(f"max_tasks_per_worker must be an int of 1 or more, or None for no limit, got {most!r}.")
         return cls(timeout, slow_warning_s, None if most is None else int(most))
 
 
-def _check_seconds(name: str, seconds: object, none: str) -> None:
+def check_seconds(name: str, seconds: object, none: str) -> None:
+    """Raise ValueError unless *seconds* is None, which means *none*, or a number in range."""
     if seconds is not None and not (_is_number(seconds) and 0 < seconds <= _SECONDS_MOST):
         raise ValueError(
             f"{name} must be a number of seconds above 0 and up to {_SECONDS_MOST:,}, or None for {none}, "

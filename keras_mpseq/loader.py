@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 from keras_mpseq.images import by_index
 from keras_mpseq.iteration import Iteration
-from keras_mpseq.limits import SLOW_WARNING_S
+from keras_mpseq.limits import SLOW_WARNING_S, check_seconds
 from keras_mpseq.options import (
     OnError,
     Options,
     Partition,
     check_endless,
+    check_int,
     checked,
     length_of,
     steps_of,
 )
+from keras_mpseq.profiling.profile import Profile
+from keras_mpseq.profiling.runner import profile, settled
 from keras_mpseq.ray_options import RayOptions
 from keras_mpseq.resuming import restore, snapshot
 from keras_mpseq.run import Feed, Source, Stats
@@ -33,6 +36,8 @@ def feed_of(sequence: Any, options: Options, *, fixed: int | None) -> Feed:
         check_endless(options)
     else:
         steps_of(sequence, length, options)
+    if options.auto:
+        options = settled(lambda trial: feed_of(sequence, trial, fixed=None), options, length)
     return Feed(_source(by_index(sequence), options), fixed)
 
 
@@ -70,7 +75,10 @@ class Loader:
         sequence: A `SafeSequence`, a Keras `Sequence` or `PyDataset`, or any object with `__len__` (batches) and
             `__getitem__(index)` that returns a batch.
         workers: Processes; 0 builds the same batches in this process; "auto" takes the sequence's own `workers` if
-            it asks for more than one, else the number of cores.
+            it asks for more than one. Else one worker builds batches for some tenths of a second, and it is as many as
+            keep the cores busy: more than there are where batches wait for a disk or a network, fewer where taking them
+            over costs as much as building them; the log (info) says which, and why. Epochs of fewer than 64 batches
+            get one for each core.
         partition: Who builds what: "dynamic" gives the next index to the least loaded worker; "stride" and "block"
             always give the same index to the same worker, so that caches in workers stay warm. In order and
             unshuffled, "block" lets one worker work at a time: combine it with `shuffle` or `ordered=False`.
@@ -240,6 +248,59 @@ class Loader:
     def stats(self) -> Stats:
         """Return what was done so far: batches, waiting time, restarts, bytes shared and pickled."""
         return self._feed.source.stats()
+
+    def profile(
+        self,
+        *,
+        seconds: float = 1.0,
+        step_s: float | None = None,
+        workers: Iterable[int] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Profile:
+        """Measure the pipeline with several numbers of workers, and find out what is in its way.
+
+        Takes the options of this loader, but for the number of workers, and workers of its own, one number after the
+        other. Batches are built and dropped, and hooks run, as in any epoch; the loader itself stays where it is.
+
+        Args:
+            seconds: For each number of workers, once they are there.
+            step_s: Of a model that the pipeline is to feed; it is run once more with such a step between batches.
+            workers: The numbers to measure; None takes 0, 1, 2, 4 and so on up to the number of cores.
+            told: Called with what is measured next.
+
+        Returns:
+            What was measured. `sentence` is the bottleneck in one sentence, and `workers` the advised number;
+            `write_html`, `write_trace` and `write_png` write pictures of it.
+
+        Raises:
+            ValueError: An epoch is under way, workers are on a cluster, or an argument is out of its range.
+            MpseqError: A batch fails.
+        """
+        if self._under_way() is not None:
+            raise ValueError("profile() was called while an epoch is under way: close its iterator first.")
+        source = self._feed.source
+        if source.options.ray is not None:
+            raise ValueError('profile() measures workers on this machine, and the loader has backend="ray".')
+        check_seconds("seconds", seconds, "no limit")
+        check_seconds("step_s", step_s, "no model")
+        counts = None if workers is None else sorted({check_int("workers", count, 0) for count in workers})
+        if counts == []:
+            raise ValueError("workers must be one or several numbers of workers, got none.")
+        source.settle()
+
+        def opened(options: Options) -> Feed:
+            return feed_of(source.sequence, options, fixed=None)
+
+        name = type(source.sequence).__name__
+        return profile(
+            name,
+            opened,
+            source.options,
+            seconds=seconds,
+            step_s=step_s,
+            workers=counts,
+            told=told or (lambda _: None),
+        )
 
     def close(self) -> None:
         """End the workers, at once if they are idle; batches that are held stay valid."""

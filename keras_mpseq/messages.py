@@ -103,6 +103,8 @@ class Setup(NamedTuple):
     state: State
     doubles: np.dtype[Any] | None
     """What float64 leaves become."""
+    record: bool = False
+    """Workers measure their batches, and tell in `Recorded`."""
 
 
 class State(NamedTuple):
@@ -180,6 +182,42 @@ class Layout(NamedTuple):
     number: int
     structure: bytes
     """The pickled `keras_mpseq.codec.Structure`."""
+
+
+class Timing(NamedTuple):
+    """How one batch was built, in seconds; moments are those of `time.perf_counter`, which processes share."""
+
+    index: int  # type: ignore[assignment]  # shadows a tuple method nobody calls
+    began: float
+    build_s: float
+    """In `__getitem__`."""
+    encode_s: float
+    """Until the batch lay in its slot, after that."""
+    cpu_s: float
+    """In `__getitem__`, of all threads of the process."""
+    queued_s: float
+    """In `__getitem__`, ready to run while others had the core; 0 where the system does not tell."""
+    nbytes: int
+
+
+class Frame(NamedTuple):
+    """One call of a stack."""
+
+    path: str
+    function: str
+    line: int
+
+
+Stack: TypeAlias = tuple[Frame, ...]
+"""The outermost call first."""
+
+
+class Recorded(NamedTuple):
+    """What a worker has measured since it told last."""
+
+    timings: tuple[Timing, ...]
+    stacks: tuple[tuple[Stack, int], ...]
+    """Where `__getitem__` was, and how often, each time that the worker looked."""
 
 
 class Done(NamedTuple):

@@ -17,11 +17,12 @@ from keras_mpseq.ranks import shard_here
 from keras_mpseq.ray_options import RayOptions, checked_for
 from keras_mpseq.shares import Shard, check_shard, check_uneven, share_of
 from keras_mpseq.spec import ElementSpec
+from keras_mpseq.streams import Streamed
 
 Partition = Literal["dynamic", "block", "stride"]
 OnError = Literal["raise", "skip"]
 
-_BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2
 """Finished batches ahead for each worker, unless prefetch says otherwise; as many as torch's DataLoader keeps."""
 _MEMORY_SHARE = 4
 """By default slots may take one part in so many of the memory of the machine, or of the container."""
@@ -54,6 +55,10 @@ class Options:
     """What float64 leaves become, without a copy of their own; None leaves them."""
     ray: RayOptions | None = None
     """Of the cluster on which workers run; None for this machine."""
+    record: bool = False
+    """Measure every batch, for a profile."""
+    auto: bool = False
+    """The number of workers is still to be measured; until then it is that of the cores."""
 
 
 def checked(
@@ -96,7 +101,7 @@ def checked(
     uneven = check_uneven(own_uneven if uneven is None else uneven)
     for name, flag in (("shuffle", shuffle), ("ordered", ordered), ("strict", strict)):
         check_flag(name, flag)
-    count = _workers(sequence, workers)
+    count, auto = _workers(sequence, workers)
     if most_workers is not None:
         count = min(count, most_workers)
     limits = Limits.checked(timeout, slow_warning_s, max_tasks_per_worker)
@@ -119,7 +124,7 @@ def checked(
         shard=resolved(check_shard(own_shard if shard is None else shard)),
         uneven=uneven,
         on_error=on_error,
-        prefetch=_BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
+        prefetch=BATCHES_AHEAD * count if prefetch is None else check_int("prefetch", prefetch, 1),
         element_spec=None if element_spec is None else ElementSpec.declared_as(element_spec),
         limits=limits,
         attempts=check_int("attempts", attempts, 1),
@@ -128,6 +133,8 @@ def checked(
         strict=bool(strict) or (isinstance(sequence, Safe) and bool(sequence.strict)),
         launcher=launcher or default_launcher(),
         ray=on_ray,
+        # On a cluster each worker has a core; what is put in from outside is not there yet.
+        auto=auto and on_ray is None and not isinstance(sequence, Streamed),
     )
 
 
@@ -231,15 +238,16 @@ def steps_of(sequence: object, length: int, options: Options) -> int:
     return share_of(length, options.shard, options.uneven).steps
 
 
-def _workers(sequence: object, workers: int | str) -> int:
+def _workers(sequence: object, workers: int | str) -> tuple[int, bool]:
+    """Return how many workers there are to be, and whether that is to be measured."""
     if isinstance(workers, str):
         if workers != "auto":
             raise ValueError(f'workers must be an int of 0 or more, or "auto", got {workers!r}.')
         wanted = sequence.workers if isinstance(sequence, Safe) else 1
-        return wanted if wanted > 1 else cores()
+        return (wanted, False) if wanted > 1 else (cores(), os.name == "posix")
     if isinstance(workers, bool) or not isinstance(workers, (int, np.integer)) or workers < 0:
         raise ValueError(f'workers must be an int of 0 or more, or "auto", got {workers!r}.')
-    return int(workers)
+    return int(workers), False
 
 
 def _own_seed(sequence: object) -> int:

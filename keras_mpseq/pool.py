@@ -21,6 +21,7 @@ from typing import Any
 from keras_mpseq.engine import Engine
 from keras_mpseq.epochs import Begun, Epochs
 from keras_mpseq.errors import MpseqError, PoolClosedError
+from keras_mpseq.messages import Recorded
 from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.streams import Supply
@@ -235,6 +236,12 @@ class Pool:
         """See Source."""
         with self._turn:
             return self._engine.stats(self.delivered, self.skipped, self._waited_s)
+
+    def records(self) -> list[tuple[int, Recorded]]:
+        """See Source."""
+        with self._turn:
+            records, self._engine.records = self._engine.records, []
+            return records
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:

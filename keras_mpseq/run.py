@@ -17,7 +17,7 @@ from keras_mpseq.resuming import SavedSpec, State, restored_spec, saved_spec
 from keras_mpseq.spec import ElementSpec
 
 if TYPE_CHECKING:
-    from keras_mpseq.messages import Input
+    from keras_mpseq.messages import Input, Recorded
     from keras_mpseq.versions import Version
 
 
@@ -131,6 +131,9 @@ class Source(Protocol):
 
     def stats(self) -> Stats:
         """Return what was done so far."""
+
+    def records(self) -> list[tuple[int, Recorded]]:
+        """Take out what workers have measured, each with the number of the worker's seat; see `Options.record`."""
 
     def close(self) -> None:
         """End the workers and free everything."""

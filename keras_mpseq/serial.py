@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import queue
@@ -14,8 +15,10 @@ from keras_mpseq.codec import take_apart
 from keras_mpseq.epochs import Begun, Epochs
 from keras_mpseq.errors import MpseqError, PoolClosedError, is_interrupt, user_error
 from keras_mpseq.local import close_resources, context
+from keras_mpseq.messages import Recorded
 from keras_mpseq.options import Options
 from keras_mpseq.order import preserved_globals
+from keras_mpseq.recording import Recorder
 from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
 from keras_mpseq.stateless import Watcher
 from keras_mpseq.streams import PAST, Streamed, in_its_words
@@ -38,6 +41,7 @@ class Serial:
         # Between two calls this process goes on with what is the user's.
         self._watcher = Watcher(strict=options.strict, alone=False)
         self._waited_s = 0.0
+        self._recorder = Recorder(sequence) if options.record else None
 
     def iterate(self) -> Run:
         """See Source."""
@@ -108,14 +112,20 @@ class Serial:
 
     def _parts(self, job: Job) -> Parts | None:
         with preserved_globals():
-            batch, warning = self._watcher.call(self.sequence, job.epoch, lambda: build(self.sequence, job))
+            call = functools.partial(build, self.sequence, job)
+            timed = self._recorder.timed(call) if self._recorder else call
+            batch, warning = self._watcher.call(self.sequence, job.epoch, timed)
             self._warning = self._warning or warning
         if batch is PAST:
             return None
+        began = time.perf_counter()
         structure, parts = take_apart(batch, self.options.doubles)
-        return Parts(
+        given = Parts(
             structure, [part.astype(dtype, copy=False) for part, dtype in zip(parts, structure.dtypes, strict=True)]
         )
+        if self._recorder:
+            self._recorder.encoded(job.index, time.perf_counter() - began, given.nbytes)
+        return given
 
     def _warn(self) -> None:
         """Give the warning that is due: not where a filter that makes it an exception would cost the batch."""
@@ -153,6 +163,11 @@ class Serial:
             bytes_slots=0,
         )
 
+    def records(self) -> list[tuple[int, Recorded]]:
+        """See Source."""
+        recorded = self._recorder.told(at_once=True) if self._recorder else None
+        return [(0, recorded)] if recorded else []
+
     def _check_open(self) -> None:
         if self._closed:
             raise PoolClosedError("The loader is closed", remedy="Iterate inside its `with` block, or make a new one.")
@@ -161,6 +176,8 @@ class Serial:
         """See Source."""
         if not self._closed:
             self._closed = True
+            if self._recorder:
+                self._recorder.close()
             self._end_dropped()
             try:
                 self.epochs.end_dropped()

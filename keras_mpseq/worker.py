@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import itertools
 import os
 import pickle
@@ -47,6 +48,7 @@ from keras_mpseq.messages import (
     Unfit,
 )
 from keras_mpseq.order import seed_globals
+from keras_mpseq.recording import Recorder
 from keras_mpseq.slots import Slot, read_only
 from keras_mpseq.stateless import Watcher
 from keras_mpseq.streams import PAST, in_its_words
@@ -168,6 +170,7 @@ class Worker:
         self._layouts: dict[Structure, int] = {}
         self._structures: dict[bytes, Structure] = {}
         self._watcher = Watcher(strict=setup.strict, alone=True)
+        self._recorder = Recorder(sequence) if setup.record else None
         self._stopping = False
         self.cut_off = False
         """The channel ended although nobody said Stop."""
@@ -268,6 +271,8 @@ class Worker:
             outcomes.append(Failure(dump_error(outcome)) if isinstance(outcome, MpseqError) else outcome)
             warning = warning or told
             slot.progress = done + 1
+        if self._recorder and (recorded := self._recorder.told()):
+            self._channel.send(recorded)
         self._channel.send(Done(tuple(outcomes), time.perf_counter() - began, warning))
 
     def _outcome(
@@ -281,12 +286,18 @@ class Worker:
             if given is not None:
                 start -= sum(leaf.nbytes for leaf in given.leaves)  # A slot has to hold both.
                 context.element = self._element(slot, given)
-            batch, warning = self._watcher.call(sequence, job.epoch, lambda: build(sequence, job, slot))
+            call = functools.partial(build, sequence, job, slot)
+            recorder = self._recorder
+            batch, warning = self._watcher.call(sequence, job.epoch, recorder.timed(call) if recorder else call)
             if batch is PAST:
                 return Past(), ""
+            began = time.perf_counter()
             structure, parts = take_apart(batch, self._setup.doubles)
             leaves = tuple([slot.place(part, dtype) for part, dtype in zip(parts, structure.dtypes, strict=True)])
-            return Batch(self._layout(structure), leaves, slot.used - start, tuple(context.skipped)), warning
+            nbytes = slot.used - start
+            if recorder:
+                recorder.encoded(index, time.perf_counter() - began, sum(leaf.nbytes for leaf in leaves))
+            return Batch(self._layout(structure), leaves, nbytes, tuple(context.skipped)), warning
         except MpseqError as error:
             return in_its_words(placed(error, job), sequence), ""
         except BaseException as error:  # What the user's classes do while they are taken apart is the user's code too.

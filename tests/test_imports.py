@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     {"growing", "streams", "dealing", "diagnosis", "codec", "backend", "hdf5", "texts", "sampling"},
     {"scheduler", "payload", "spec", "build", "images", "sources", "stateless"},
     # The user's class; the child's side; how children come to be.
+    {"recording"},
     {"sequence", "versions", "worker", "launcher", "options", "stacking"},
     {"ray_slot"},
     {"batched", "process", "epochs", "local_backend", "padding", "resuming", "ray_actor", "ray_store", "ray_cluster"},
@@ -51,6 +52,7 @@ LAYERS: list[set[str]] = [
     {"engine"},
     {"pool"},
     # What users call.
+    {"profiling.*"},
     {"loader"},
     {"elements", "fitting"},
     {"dataset"},
@@ -75,6 +77,8 @@ HEAVY = {
     "rich": {"cli.*", "reporting.*"},
     "sklearn": {"cli.*"},
     "PIL": {"cli.*"},
+    "plotly": set(),
+    "matplotlib": set(),
     "h5py": set(),
     "pandas": set(),
     "libcst": {"lint.*"},
@@ -191,6 +195,11 @@ PURE_MODULES = [
     "losses",
     "trace",
     "stacks",
+    "profiling.measured",
+    "profiling.analysis",
+    "profiling.sentences",
+    "profiling.drawn",
+    "profiling.choice",
 ]
 
 

@@ -77,6 +77,7 @@ def claims(quick: bool) -> list[Claim]:
         *_ray(quick),
         *_moments(),
         *_validator(),
+        Claim("profile", "profiling 10 ms of pure Python", Run("profiled", "profile"), 3.0, "limit", 1.0, "%"),
     ]
 
 
@@ -203,4 +204,18 @@ def _validator() -> list[Claim]:
     ]
 
 
-GROUPS = ("big", "tiny", "fit", "cpu", "streams", "decode", "ray", "first", "replace", "memory", "gap", "lint")
+GROUPS = (
+    "big",
+    "tiny",
+    "fit",
+    "cpu",
+    "streams",
+    "decode",
+    "ray",
+    "first",
+    "replace",
+    "memory",
+    "gap",
+    "lint",
+    "profile",
+)

@@ -25,6 +25,10 @@ def measured(name: str, workload: str, count: int, loops: int) -> float:
         from tests.bench.validating import FIGURES
 
         return FIGURES[name]()
+    if workload == "profile":
+        from tests.bench.profiling import FIGURES as PROFILING
+
+        return PROFILING[name]()
     from tests.bench import throughput
 
     if name == "loops":
