@@ -3,6 +3,8 @@
     python docs/run_notebooks.py            writes the outputs into the notebooks
     python docs/run_notebooks.py --check    names those whose outputs are others, and exits with 1
 
+Either takes the names of the notebooks that are meant, such as `quickstart.ipynb`.
+
 A cell that raises is an error. Outputs are kept without what differs from run to run: counts of executions, times and
 ids of cells. What a cell prints must be the same in every run, or be left to the reader.
 """
@@ -66,14 +68,18 @@ def _lines(text: str) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Write the notebooks, or with --check compare them; return the exit code."""
-    if arguments not in ([], ["--check"]):
-        print(f"run_notebooks.py takes --check or nothing, got {' '.join(arguments)}.")
+    check = arguments[:1] == ["--check"]
+    names = arguments[1:] if check else arguments
+    paths = [FOLDER / name for name in names] or sorted(FOLDER.glob("*.ipynb"))
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        print(f"run_notebooks.py takes --check and names of files in docs/notebooks, got {', '.join(missing)}.")
         return 2
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "NO_COLOR": "1"}
     stale = 0
-    for path in sorted(FOLDER.glob("*.ipynb")):
+    for path in paths:
         before, now = path.read_text(encoding="utf-8"), executed(path)
-        if not arguments:
+        if not check:
             path.write_text(now, encoding="utf-8")
         elif before != now:
             stale = 1

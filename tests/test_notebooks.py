@@ -10,19 +10,21 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-NOTEBOOKS_S = 110
+NOTEBOOK_S = 110
+NAMES = sorted(path.name for path in (REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.slow
-def test_notebooks_run_and_their_outputs_are_current() -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_and_its_outputs_are_current(name: str) -> None:
     pytest.importorskip("nbclient", reason="nbclient runs notebooks: pip install keras_mpseq[dev]")
     pytest.importorskip("ipykernel", reason="ipykernel runs the cells: pip install keras_mpseq[dev]")
     ran = subprocess.run(
-        [sys.executable, str(REPOSITORY / "docs" / "run_notebooks.py"), "--check"],
+        [sys.executable, str(REPOSITORY / "docs" / "run_notebooks.py"), "--check", name],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=NOTEBOOKS_S,
+        timeout=NOTEBOOK_S,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
