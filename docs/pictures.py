@@ -69,9 +69,16 @@ def _table(measured: dict[str, dict[str, float]]) -> Iterator[str]:
     yield f"| ms for a batch | {' | '.join(names)} |"
     yield "|---|" + "--:|" * len(names)
     for row, short in _ROWS.items():
-        own = measured[row]["ours"]
-        cells = [f"{own:g}", *(f"{measured[row][peer]:g} ({measured[row][peer] / own:.2g}x)" for peer in _PEERS)]
+        times = measured[row]
+        cells = [
+            f"{times['ours']:g}",
+            *(f"{times[peer]:g} ({_ratio(times[peer] / times['ours'])}x)" for peer in _PEERS),
+        ]
         yield f"| {short} | {' | '.join(cells)} |"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 # --- shapes -----------------------------------------------------------------------------------------
