@@ -2,8 +2,8 @@
 # make test    everything that CI checks; make test-as-macos is a part of it
 # make chaos   kill, stop and starve workers for 30 minutes, and compare every batch
 # make bench   this package and its peers side by side; installs the peers, torch among them
-# make docs    write the reference pages anew
-# make clean   remove .venv, .venv-matrix and caches
+# make docs    write the reference pages and pictures anew, and the documentation as a site into site/
+# make clean   remove .venv, .venv-matrix, site and caches
 #
 # make test-backends      fit on JAX and torch, and Keras's own tests of its adapter for both; installs both
 # make test-keras-matrix  fit on the lowest versions that pyproject.toml allows, and on the newest, of Keras 3,
@@ -86,9 +86,11 @@ bench: $(VENV)/has-bench
 
 docs: $(VENV)/has-dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(MATRIX) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MATRIX) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One stamp for each set of extras: a second run installs nothing until pyproject.toml changes.
 $(VENV)/has-%: pyproject.toml | $(VENV)/made

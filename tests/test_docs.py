@@ -173,6 +173,25 @@ def test_reference_pages_are_current() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def test_pictures_and_copied_figures_are_current() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(REPOSITORY / "docs" / "pictures.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=PAGE_S,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_first_screen_of_the_readme() -> None:
+    """What, why and how, with the measured table and one picture, in under 40 lines."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    screen = re.sub(r"<!--.*?-->\n*", "", readme.partition("\n## ")[0], flags=re.DOTALL)
+    assert len(screen.splitlines()) < 40
+    assert screen.count("![") == 1
+    assert "```python" in screen and "| ms for a batch | keras_mpseq | Keras |" in screen
+
+
 # --- the checks above, checked ----------------------------------------------------------------------
 
 

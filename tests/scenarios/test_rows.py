@@ -57,3 +57,17 @@ def test_tests_that_are_named_exist() -> None:
 def test_there_are_no_rows_beside_the_table() -> None:
     found = {match[1] for name in FUNCTIONS if (match := re.match(r"test_([a-e]\d\d)_", name))}
     assert found <= {f"{section}{number:02}" for section, count in ROWS.items() for number in range(1, count + 1)}
+
+
+def test_the_page_of_symptoms_has_every_row_with_a_test_of_it() -> None:
+    page = (TESTS.parent / "docs" / "is-my-problem-solved.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-E]\d+) \| (.+) \| `(test_\w+)` \|$", page, re.MULTILINE)
+    assert [row.lower() for row, _, _ in rows] == [
+        f"{section}{number}" for section, count in ROWS.items() for number in range(1, count + 1)
+    ]
+    for row, cells, test in rows:
+        section, number = row[0].lower(), int(row[1:])
+        own = test.startswith(f"test_{section}{number:02}_") and test in FUNCTIONS
+        assert own or test in ELSEWHERE.get(row.lower(), ()), f"{row}: {test}"
+        symptom, keras, here = cells.split(" | ")
+        assert symptom and keras and here, row
