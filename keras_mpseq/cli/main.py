@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keras_mpseq import MpseqError, __version__
-from keras_mpseq.cli import check, doctor, explain, lint
+from keras_mpseq.cli import check, doctor, explain, lint, migrate
 from keras_mpseq.cli.arguments import BAD_CALL, Commands, Parser, int_between
 
 _MOST_WORKERS = 64
@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"keras-mpseq {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (lint, check, explain, doctor):
+    for command in (lint, migrate, check, explain, doctor):
         command.add(commands)
     _add_demo(commands)
     return parser
