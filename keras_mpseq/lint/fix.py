@@ -119,6 +119,6 @@ def _counted(sentence: str, number: int) -> str:
 
 def _diff(path: str, before: bytes, after: bytes) -> str:
     old, new = (cst.parse_module(data).code.splitlines(keepends=True) for data in (before, after))
-    name = path.lstrip("/")
+    name = Path(path).as_posix().lstrip("/")
     lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

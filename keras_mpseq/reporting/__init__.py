@@ -45,7 +45,9 @@ FORMATS = ("full", "concise", *_PROGRAMS)
 
 def coloured() -> bool:
     """Tell whether standard output takes colours, as far as the environment lets it (https://no-color.org)."""
-    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
 
 
 def render(results: Results, format: str = "full", *, colour: bool = False) -> str:
