@@ -44,6 +44,8 @@ class Crew:
         self.backend = backend
         self.watch = Watch(options, backend, delivery, sequence)
         self.restarts = self.recycled = 0
+        self.built = [0] * options.workers
+        """Batches, by the number of the worker as the user sees it."""
         self._sequence = sequence
         self._seats = options.workers
         self._versions = versions

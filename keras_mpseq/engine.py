@@ -292,6 +292,7 @@ class Engine:
             self._warned = True
             self.warning = done.warning
         self._crew.watch.answered(worker)
+        self._crew.built[seat] += len(outcomes)
         self.feed(Built(worker, outcomes))
         chunk = self._delivery.chunk(largest, done.seconds / len(outcomes)) if outcomes else None
         if chunk is not None:
@@ -344,6 +345,8 @@ class Engine:
             bytes_shared=self._versions.nbytes_shared,
             slots=len(self._delivery.slots),
             bytes_slots=self._delivery.nbytes,
+            ready=self._scheduler.ready,
+            built=tuple(self._crew.built),
         )
 
     def close(self) -> None:

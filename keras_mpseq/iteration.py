@@ -136,6 +136,7 @@ class Iteration(Iterator[Parts]):
             self._last = parts
         self._row = 0
         self._source.delivered += 1
+        self._source.bytes_delivered += parts.nbytes
         self._progress = Progress(self._over, self._progress.given + 1)
         return parts
 

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from keras_mpseq.engine import Engine
@@ -35,7 +36,7 @@ class Pool:
         self.sequence = sequence
         self.options = options
         self.epochs = Epochs(sequence, options)
-        self.delivered = self.skipped = 0
+        self.delivered = self.bytes_delivered = self.skipped = 0
         self._pid = os.getpid()
         self._beginning = threading.RLock()
         """From `on_epoch_begin` until the state that it left is sent: it is no other epoch's."""
@@ -234,7 +235,8 @@ class Pool:
     def stats(self) -> Stats:
         """See Source."""
         with self._turn:
-            return self._engine.stats(self.delivered, self.skipped, self._waited_s)
+            stats = self._engine.stats(self.delivered, self.skipped, self._waited_s)
+        return replace(stats, bytes_delivered=self.bytes_delivered)
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:

@@ -96,6 +96,12 @@ class Stats:
     slots: int
     bytes_slots: int
     """Shared memory that batches lie in."""
+    ready: int = 0
+    """Batches that are built and that nobody has taken yet."""
+    bytes_delivered: int = 0
+    """Of the arrays of all batches that were delivered."""
+    built: tuple[int, ...] = ()
+    """Batches that each worker has built, by its number, those before a restart included."""
 
 
 class Source(Protocol):
@@ -106,6 +112,7 @@ class Source(Protocol):
     epochs: Epochs
     delivered: int
     """Batches that consumers took."""
+    bytes_delivered: int
     skipped: int
 
     def iterate(self) -> Run:

@@ -116,6 +116,11 @@ class Scheduler:
         """Tell whether *run* would be answered at once."""
         return self._runs[run].next_ready() is not None
 
+    @property
+    def ready(self) -> int:
+        """How many batches are built and not delivered, of all runs."""
+        return sum(len(run.ready) for run in self._runs.values())
+
     def report(self) -> str:
         """Return what happened last and the state of everything, for the report of a bug."""
         return report(self.trace, self._staff, self._runs.values(), self._again, self._slots)

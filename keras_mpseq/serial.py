@@ -30,7 +30,7 @@ class Serial:
         self.sequence = sequence
         self.options = options
         self.epochs = Epochs(sequence, options)
-        self.delivered = self.skipped = 0
+        self.delivered = self.bytes_delivered = self.skipped = 0
         self._numbers = itertools.count()
         self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._started = self._closed = False
@@ -151,6 +151,7 @@ class Serial:
             bytes_shared=0,
             slots=0,
             bytes_slots=0,
+            bytes_delivered=self.bytes_delivered,
         )
 
     def _check_open(self) -> None:
