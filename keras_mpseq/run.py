@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from keras_mpseq.codec import Array, Structure, put_together
 from keras_mpseq.epochs import Begun, Epochs, Start
 from keras_mpseq.errors import MpseqError
+from keras_mpseq.html import table
 from keras_mpseq.options import Options
 from keras_mpseq.padding import weighted, weighted_spec
 from keras_mpseq.resuming import SavedSpec, State, restored_spec, saved_spec
@@ -102,6 +103,10 @@ class Stats:
     """Of the arrays of all batches that were delivered."""
     built: tuple[int, ...] = ()
     """Batches that each worker has built, by its number, those before a restart included."""
+
+    def _repr_html_(self) -> str:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return table("Stats", {**named, "built": ", ".join(map(str, self.built))})
 
 
 class Source(Protocol):
