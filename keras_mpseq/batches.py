@@ -15,7 +15,7 @@ class Batches(Iterator[Any]):
 
     def __init__(self, feed: Feed, progress: bool = False) -> None:
         """Begin an epoch."""
-        self.iteration = Iteration(feed)
+        self.iteration: Iteration = Iteration(feed)
         self._bar = ProgressBar(self.iteration.epoch, self.iteration.left) if progress else None
 
     def __next__(self) -> Any:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from keras_mpseq.backend import Ended, Said, Workplace
+from keras_mpseq.backend import Backend, Ended, Said, Workplace
 from keras_mpseq.crew import Crew
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.errors import InternalError, MpseqError, copied, scarce
@@ -87,9 +87,9 @@ class Engine:
         self._runs: dict[int, Run] = {}
         self._over: list[Over] = []
         self._warned = False
-        self.broken = False
+        self.broken: bool = False
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
-        self.warning = ""
+        self.warning: str = ""
         """To be given, and then emptied."""
         place = _workplace(options)
         # The first batch is built alone, in the only slot there is: it tells how large slots are (max_bytes).
@@ -118,7 +118,7 @@ class Engine:
                 first.state,
                 options.doubles,
             )
-            self.backend = place.backend(setup, self._delivery.slots, first.handles)
+            self.backend: Backend = place.backend(setup, self._delivery.slots, first.handles)
             self._crew = Crew(sequence, options, self._versions, self._delivery, self.backend)
             resources.callback(self.backend.let_go)
             resources.callback(self._crew.close, self._is_idle)

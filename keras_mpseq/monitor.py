@@ -7,7 +7,7 @@ import math
 import os
 import time
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
@@ -17,9 +17,19 @@ from keras_mpseq.live import APART_S, Rates, StatusLine, between
 from keras_mpseq.machine import cores
 from keras_mpseq.run import Stats
 
+if TYPE_CHECKING:
+
+    class _Callback:
+        """As type checkers see it: Keras has no types."""
+
+        model: Any
+        params: Any
+
+else:
+    _Callback = keras.callbacks.Callback
 _ENOUGH = 0.05
 """Share of waiting below which data is not the bottleneck: jitter of the system alone costs that much."""
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Look(NamedTuple):
@@ -33,7 +43,7 @@ class Look(NamedTuple):
         return between(self.stats, later.stats, later.at - self.at)
 
 
-class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
+class PipelineMonitor(_Callback):
     """Keras callback that measures the time spent waiting for the batches of a `SafeSequence`.
 
     Adds to the logs of each epoch: `data_wait_s` (seconds), `data_wait_share` (of the time of training steps, 0 to
@@ -92,7 +102,7 @@ class PipelineMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._began = self._latest = 0.0
         self._batches = self._first = self._restarts = 0
         self._waited_s = self._took_s = 0.0
-        self.sentence = ""
+        self.sentence: str = ""
         """What was said at the end of training."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -26,7 +26,7 @@ from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.streams import Supply
 
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Pool:
@@ -35,7 +35,7 @@ class Pool:
     def __init__(self, sequence: Any, options: Options) -> None:
         self.sequence = sequence
         self.options = options
-        self.epochs = Epochs(sequence, options)
+        self.epochs: Epochs = Epochs(sequence, options)
         self.delivered = self.bytes_delivered = self.skipped = 0
         self._pid = os.getpid()
         self._beginning = threading.RLock()

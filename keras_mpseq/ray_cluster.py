@@ -20,7 +20,7 @@ _JOIN_S = 5.0
 _OWN = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 """Resources that have arguments of their own, and what a node calls them."""
 _NOWHERE = "Look for its head node, or leave address out to start Ray on this machine."
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Cluster:

@@ -160,7 +160,7 @@ class Feed:
         self.source = source
         self.fixed = fixed
         self._padded = source.options.uneven == "pad"
-        self.adds_weights = False
+        self.adds_weights: bool = False
         """To batches that the sequence returns without."""
         declared = source.options.element_spec
         self.spec: ElementSpec | None = weighted_spec(declared) if declared and self._padded else declared

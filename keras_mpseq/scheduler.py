@@ -100,7 +100,7 @@ class Scheduler:
         self._runs: dict[int, Run] = {}
         self._again: list[Job] = []  # Lost with their workers or divided: to be sent again.
         self._actions: list[Action] = []
-        self.losses = 0
+        self.losses: int = 0
         """How many workers were lost so far, at start or later."""
         self.trace: deque[tuple[Event, list[Action]]] = deque(maxlen=_TRACED)
         """The last events, and what followed."""

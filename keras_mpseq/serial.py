@@ -20,7 +20,7 @@ from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
 from keras_mpseq.stateless import Watcher
 from keras_mpseq.streams import PAST, Streamed, in_its_words
 
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Serial:
@@ -29,7 +29,7 @@ class Serial:
     def __init__(self, sequence: Any, options: Options) -> None:
         self.sequence = sequence
         self.options = options
-        self.epochs = Epochs(sequence, options)
+        self.epochs: Epochs = Epochs(sequence, options)
         self.delivered = self.bytes_delivered = self.skipped = 0
         self._numbers = itertools.count()
         self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()

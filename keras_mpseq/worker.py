@@ -169,7 +169,7 @@ class Worker:
         self._structures: dict[bytes, Structure] = {}
         self._watcher = Watcher(strict=setup.strict, alone=True)
         self._stopping = False
-        self.cut_off = False
+        self.cut_off: bool = False
         """The channel ended although nobody said Stop."""
 
     def run(self, channel: Channel) -> None:

@@ -65,6 +65,19 @@ def test_an_index_takes_them(dist: Path) -> None:
     assert ran.returncode == 0 and ran.stdout.count("PASSED") == 2, ran.stdout + ran.stderr
 
 
+def test_all_types_are_known_to_type_checkers(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--ignoreexternal"]
+    ran = subprocess.run(
+        [*command, "--verifytypes", "keras_mpseq"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=55,
+    )
+    assert "Type completeness score: 100%" in ran.stdout, ran.stdout + ran.stderr
+
+
 def test_the_wheel_has_the_package_and_no_more(dist: Path) -> None:
     with zipfile.ZipFile(dist / f"{NAME}-py3-none-any.whl") as wheel:
         names = set(wheel.namelist())

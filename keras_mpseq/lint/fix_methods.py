@@ -15,7 +15,7 @@ from keras_mpseq.lint.fix_calls import calls
 from keras_mpseq.lint.fix_scene import Scene, Span, span_of
 from keras_mpseq.lint.model import Module
 
-POSITIONAL = {
+POSITIONAL: dict[str, tuple[str, ...]] = {
     "fit_generator": (
         "x",
         "steps_per_epoch",

@@ -45,8 +45,8 @@ class Scene:
             except UnreadableError:
                 continue
             sources.append(Source(path, *module_name(path, packages), text))
-        self.project = Project(sources, load(settings.decls))
-        self.hierarchy = Hierarchy(self.project, settings.extra_bases)
+        self.project: Project = Project(sources, load(settings.decls))
+        self.hierarchy: Hierarchy = Hierarchy(self.project, settings.extra_bases)
         self._by_path = {source.path: source for source in sources}
 
     def module(self, path: str | None) -> Module | None:
