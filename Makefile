@@ -5,6 +5,8 @@
 # make docs    write the reference pages and pictures anew, and the documentation as a site into site/
 # make clean   remove .venv, .venv-matrix, site and caches
 #
+# make test-wheel         install the wheel in an environment of its own: the core alone, the tutorial, and a newcomer's
+#                         way from a plain Keras sequence to ours; some 2 minutes, because TensorFlow is installed
 # make test-backends      fit on JAX and torch, and Keras's own tests of its adapter for both; installs both
 # make test-keras-matrix  fit on the lowest versions that pyproject.toml allows, and on the newest, of Keras 3,
 #                         TensorFlow and tf_keras, each in an environment of its own; TensorFlow 2.16 needs a
@@ -19,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .venv-matrix
 
-.PHONY: demo test pytest-of-processes pytest-of-the-rest test-as-macos test-backends test-keras-matrix test-python-matrix chaos bench docs clean
+.PHONY: demo test pytest-of-processes pytest-of-the-rest test-as-macos test-wheel test-backends test-keras-matrix test-python-matrix chaos bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -51,6 +53,9 @@ test-as-macos: $(VENV)/has-dev
 AS_MACOS := $(CURDIR)/tests/as_macos
 TEST_AS_MACOS = KERAS_MPSEQ_AS_MACOS=$(AS_MACOS) PYTHONPATH=$(AS_MACOS) \
 	$(BIN)/python -m pytest tests/test_slots.py tests/test_channel.py tests/test_identical.py
+
+test-wheel: $(VENV)/has-dev
+	$(BIN)/python -m tests.wheel
 
 test-backends: $(VENV)/has-dev,backends
 	$(BIN)/python -m pytest tests/test_backends.py tests/test_keras_own.py tests/test_two_processes.py

@@ -143,7 +143,7 @@ class BatchedSequence(SafeSequence):
             shard=shard,
             uneven=uneven,
         )
-        self.batch_size = check_int("batch_size", batch_size, 1)
+        self.batch_size: int = check_int("batch_size", batch_size, 1)
         check_flag("shuffle", shuffle)
         check_flag("drop_remainder", drop_remainder)
         check_among("on_error", on_error, ("raise", "skip"))

@@ -42,7 +42,7 @@ class Channel:
         self._fds: deque[int] = deque()
         self._carried: list[int] = []
         self._messages: deque[tuple[Any, list[int]]] = deque()
-        self.ended = False
+        self.ended: bool = False
         """The peer has closed its end, died, or sent what is no message; all that it said before has been read."""
 
     @staticmethod

@@ -24,7 +24,7 @@ from keras_mpseq.watch import Watch
 
 _PATIENCE_S = 5.0
 """For workers to end in good order at the end; then they are killed."""
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Crew:
@@ -42,8 +42,11 @@ class Crew:
         self, sequence: Any, options: Options, versions: Versions, delivery: Delivery, backend: Backend
     ) -> None:
         self.backend = backend
-        self.watch = Watch(options, backend, delivery, sequence)
-        self.restarts = self.recycled = 0
+        self.watch: Watch = Watch(options, backend, delivery, sequence)
+        self.restarts: int = 0
+        self.recycled: int = 0
+        self.built: list[int] = [0] * options.workers
+        """Batches, by the number of the worker as the user sees it."""
         self._sequence = sequence
         self._seats = options.workers
         self._versions = versions

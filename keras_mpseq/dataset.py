@@ -77,7 +77,7 @@ def to_dataset(
     launcher: str | None = None,
     slow_warning_s: float | None = SLOW_WARNING_S,
     max_tasks_per_worker: int | None = None,
-) -> tf.data.Dataset:
+) -> tf.data.Dataset[Any]:
     """Return the batches of *sequence*, built by several processes, as a `tf.data.Dataset`.
 
     Each iteration of the dataset is one epoch: it runs `on_epoch_begin` and `on_epoch_end` once. Without
@@ -150,7 +150,7 @@ def to_dataset(
     return dataset
 
 
-def dataset_of(elements: Elements) -> tf.data.Dataset:
+def dataset_of(elements: Elements) -> tf.data.Dataset[Any]:
     """Return the dataset of *elements*, whose first batch is built now unless their spec is known."""
     spec = elements.spec()
     dataset = _from_elements(elements, spec, group_of(elements, spec))
@@ -160,12 +160,12 @@ def dataset_of(elements: Elements) -> tf.data.Dataset:
     return dataset.with_options(quiet)
 
 
-def mapped(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+def mapped(dataset: tf.data.Dataset[Any], function: Callable[..., Any]) -> tf.data.Dataset[Any]:
     """Return *dataset* with *function* on its elements, in which there is nothing for AutoGraph to convert."""
     return dataset.map(tf.autograph.experimental.do_not_convert(function))
 
 
-def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data.Dataset:
+def _from_elements(elements: Elements, spec: ElementSpec, group: int) -> tf.data.Dataset[Any]:
     signature = tuple(
         part for number, leaf in enumerate(spec.leaves) for part in _part_specs(leaf_name(spec.tree, number), leaf)
     )

@@ -65,7 +65,7 @@ class Deadlines:
         self._clocks: dict[int, _Clock] = {}
         self._interrupted: dict[int, tuple[float, float | None]] = {}
         """When, and for having taken longer than what; infinite when it was killed after that."""
-        self.next = inf
+        self.next: float = inf
         """When something may be due: a lower bound, so that looking costs one comparison."""
 
     def start(self, worker: int, now: float) -> None:

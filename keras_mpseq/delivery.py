@@ -41,7 +41,7 @@ class Delivery:
         self.slots: list[PoolSlot] = []
         self.released: queue.SimpleQueue[LeaseEnd] = queue.SimpleQueue()
         """Slots whose lease has ended; put there when the arrays die."""
-        self.room = max_bytes
+        self.room: int = max_bytes
         """Bytes to which a slot may grow."""
         self._max_bytes = max_bytes
         self._sized = False

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from keras_mpseq.backend import Ended, Said, Workplace
+from keras_mpseq.backend import Backend, Ended, Said, Workplace
 from keras_mpseq.crew import Crew
 from keras_mpseq.delivery import Delivery
 from keras_mpseq.errors import InternalError, MpseqError, copied, scarce
@@ -89,9 +89,9 @@ class Engine:
         self._over: list[Over] = []
         # A sequence that keeps state is told of by the pipeline that is used, not by one that measures.
         self._warned = options.record
-        self.broken = False
+        self.broken: bool = False
         """Interrupted between two actions (Ctrl-C): what was done is unknown, so that nothing may go on."""
-        self.warning = ""
+        self.warning: str = ""
         """To be given, and then emptied."""
         self.records: list[tuple[int, Recorded]] = []
         """To be taken out."""
@@ -123,7 +123,7 @@ class Engine:
                 options.doubles,
                 options.record,
             )
-            self.backend = place.backend(setup, self._delivery.slots, first.handles)
+            self.backend: Backend = place.backend(setup, self._delivery.slots, first.handles)
             self._crew = Crew(sequence, options, self._versions, self._delivery, self.backend)
             resources.callback(self.backend.let_go)
             resources.callback(self._crew.close, self._is_idle)
@@ -299,6 +299,7 @@ class Engine:
             self._warned = True
             self.warning = done.warning
         self._crew.watch.answered(worker)
+        self._crew.built[seat] += len(outcomes)
         self.feed(Built(worker, outcomes))
         chunk = self._delivery.chunk(largest, done.seconds / len(outcomes)) if outcomes else None
         if chunk is not None:
@@ -351,6 +352,8 @@ class Engine:
             bytes_shared=self._versions.nbytes_shared,
             slots=len(self._delivery.slots),
             bytes_slots=self._delivery.nbytes,
+            ready=self._scheduler.ready,
+            built=tuple(self._crew.built),
         )
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ class Session:
 
     def __init__(self, x: Any, initial_epoch: int | None) -> None:
         self.adapters: list[Adapter] = []
-        self.failure = Failure()
+        self.failure: Failure = Failure()
         """The error of any of them."""
         self._x = x
         self._initial_epoch = initial_epoch

@@ -101,7 +101,7 @@ class Lane:
         self._left = deque(range(lane, len(sequence.partitions), sequence.lanes))
         self._iterator: Iterator[Any] | None = None
         self._number = 0
-        self.step = 0
+        self.step: int = 0
         """Number of the next element."""
 
     def next(self) -> Any:
@@ -167,7 +167,7 @@ class LaneSupply:
     """
 
     def __init__(self, lanes: int, options: Options) -> None:
-        self.order = Lanes(lanes, options.workers, options.ordered)
+        self.order: Lanes = Lanes(lanes, options.workers, options.ordered)
         self.error: MpseqError | None = None
         self._live = list(range(lanes))
         self._queues: list[deque[tuple[int, Any]]] = [deque() for _ in range(lanes)]

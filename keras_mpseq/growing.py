@@ -22,7 +22,7 @@ class Growing(Order):
 
     def __init__(self, workers: int, ordered: bool, partition: str = "dynamic") -> None:
         super().__init__(None, length=None, shard=(0, 1), partition=partition, workers=max(workers, 1), ordered=ordered)
-        self.known = 0
+        self.known: int = 0
         """Positions so far."""
 
     @property
@@ -36,7 +36,7 @@ class Growing(Order):
 
     def end(self) -> None:
         """Say that it grows no more."""
-        self.size = self.known
+        self.size: int | None = self.known
 
     def next_of(self, owner: int | None, position: int) -> int | None:  # noqa: ARG002
         """Return *position*, unless the order has not come so far."""
@@ -72,7 +72,7 @@ class Lanes(Growing):
     def __init__(self, lanes: int, workers: int, ordered: bool) -> None:
         super().__init__(workers, ordered, "stride")
         self.lanes = lanes
-        self.steps = [0] * lanes
+        self.steps: list[int] = [0] * lanes
         """Elements of each lane that have a position."""
         self._blocks: dict[int, Block] = {}
         """Of each position that was not delivered yet."""

@@ -22,7 +22,7 @@ class KerasImages:
     """
 
     def __init__(self, flow: Any) -> None:
-        self.flow = flow
+        self.flow: Any = flow
         self._drawn = 0
         if flow.index_array is None:
             self._draw(flow._set_index_array)

@@ -20,7 +20,7 @@ from keras_mpseq.ray_options import RayOptions
 
 _CYCLE = 16
 """Partitions that run at a time, by default: more than most machines have use for, few enough to hold them all open."""
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 def generator_dataset(
@@ -42,7 +42,7 @@ def generator_dataset(
     ray: RayOptions | None = None,
     launcher: str | None = None,
     slow_warning_s: float | None = SLOW_WARNING_S,
-) -> tf.data.Dataset:
+) -> tf.data.Dataset[Any]:
     """Return the elements that `fn(partition)` yields for every partition, run by several processes.
 
     What `Dataset.from_generator` is to code that holds the GIL. Each partition is run whole, by one worker.

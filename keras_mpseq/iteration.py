@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from keras_mpseq.epochs import Begun
 from keras_mpseq.errors import MpseqError, SequenceLengthError, SpecMismatchError
 from keras_mpseq.local import syncs_of
 from keras_mpseq.padding import padding
@@ -20,7 +21,7 @@ _SKIPS_IN_A_ROW = 100
 """So many failures in a row of an endless sequence are no longer single bad batches."""
 _KEPT = 1
 """Keras takes one batch to build a model by."""
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Progress(NamedTuple):
@@ -48,13 +49,13 @@ class Iteration(Iterator[Parts]):
         self._feed = feed
         self._source = feed.source
         self._begin(feed.source.iterate())
-        self.origin = self._run.begun
+        self.origin: Begun = self._run.begun
         """The epoch as it was when the iterator was made."""
         self.peeked: deque[Peeked] = deque()
         """Batches that were looked at and not taken."""
         self.before_batch: Callable[[], None] | None = None
         """Called before a batch is taken."""
-        self.stale = False
+        self.stale: bool = False
         """The sequence may have changed: to be refreshed before the next batch."""
         self._error: MpseqError | None = None
         self._skips: list[tuple[int, MpseqError]] = []
@@ -136,6 +137,7 @@ class Iteration(Iterator[Parts]):
             self._last = parts
         self._row = 0
         self._source.delivered += 1
+        self._source.bytes_delivered += parts.nbytes
         self._progress = Progress(self._over, self._progress.given + 1)
         return parts
 

@@ -15,7 +15,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras.src.trainers import data_adapters
@@ -34,7 +34,16 @@ _LEGACY = "tf_keras"
 _joined = False
 
 
-class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
+if TYPE_CHECKING:
+
+    class _DataAdapter:
+        """As type checkers see it: Keras has no types."""
+
+else:
+    _DataAdapter = DataAdapter
+
+
+class SafeSequenceAdapter(Pipeline, _DataAdapter):
     """What Keras's trainers see of a sequence.
 
     Args:
@@ -135,7 +144,8 @@ class SafeSequenceAdapter(Pipeline, DataAdapter):  # type: ignore[misc]
         """Unknown: batches may differ."""
         return None
 
-    has_partial_batch = partial_batch_size = batch_size
+    has_partial_batch: Any = batch_size
+    partial_batch_size: Any = batch_size
 
     def on_epoch_begin(self) -> None:
         """An epoch of Keras begins."""

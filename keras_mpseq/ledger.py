@@ -118,7 +118,7 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         """Begin with *count* free slots."""
-        self.total = 0
+        self.total: int = 0
         # A stack: the slot used last is warm, and a slot that is never needed costs no memory.
         self.free: list[int] = []
         self.jobs: dict[int, Job] = {}

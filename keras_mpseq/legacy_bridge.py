@@ -7,7 +7,7 @@ SafeSequence, its own for anything else, unless `install` says so. The arguments
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tf_keras
 from tf_keras.src.engine import data_adapter
@@ -17,11 +17,18 @@ from keras_mpseq.dataset import mapped
 from keras_mpseq.local import Safe
 from keras_mpseq.pipeline import Pipeline, worker_count
 
+if TYPE_CHECKING:
+
+    class _DataAdapter:
+        """As type checkers see it: Keras has no types."""
+
+else:
+    _DataAdapter = data_adapter.DataAdapter
 _AHEAD = 10
 """max_queue_size where `fit` is given none."""
 
 
-class LegacyAdapter(Pipeline, data_adapter.DataAdapter):  # type: ignore[misc]
+class LegacyAdapter(Pipeline, _DataAdapter):
     """What the trainers of tf_keras see of a sequence.
 
     Args:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
+from keras_mpseq.batches import Batches
+from keras_mpseq.html import table
 from keras_mpseq.images import by_index
 from keras_mpseq.iteration import Iteration
 from keras_mpseq.limits import SLOW_WARNING_S, check_seconds
@@ -27,6 +29,7 @@ from keras_mpseq.resuming import restore, snapshot
 from keras_mpseq.run import Feed, Source, Stats
 from keras_mpseq.serial import Serial
 from keras_mpseq.shares import Shard, Uneven
+from keras_mpseq.telemetry import observe
 
 
 def feed_of(sequence: Any, options: Options, *, fixed: int | None) -> Feed:
@@ -38,7 +41,10 @@ def feed_of(sequence: Any, options: Options, *, fixed: int | None) -> Feed:
         steps_of(sequence, length, options)
     if options.auto:
         options = settled(lambda trial: feed_of(sequence, trial, fixed=None), options, length)
-    return Feed(_source(by_index(sequence), options), fixed)
+    source = _source(by_index(sequence), options)
+    if not options.record:  # What only measures delivers nothing.
+        observe(source)
+    return Feed(source, fixed)
 
 
 def _source(sequence: Any, options: Options) -> Source:
@@ -47,22 +53,6 @@ def _source(sequence: Any, options: Options) -> Source:
     from keras_mpseq.pool import Pool  # Not above: it stands on what Windows does not have, where workers are 0.
 
     return Pool(sequence, options)
-
-
-class Batches(Iterator[Any]):
-    """One epoch of a `Loader`: an iterator of batches in NumPy that can be closed half-way."""
-
-    def __init__(self, feed: Feed) -> None:
-        """Begin an epoch."""
-        self.iteration = Iteration(feed)
-
-    def __next__(self) -> Any:
-        """Return the next batch."""
-        return next(self.iteration).batch
-
-    def close(self) -> None:
-        """Give the rest of the epoch up; `on_epoch_end` runs now."""
-        self.iteration.close()
 
 
 class Loader:
@@ -113,6 +103,8 @@ class Loader:
             line at which the worker's code is; None means never. Nothing is stopped by it.
         max_tasks_per_worker: Batches after which a worker is replaced by a fresh process, at the latest, so that code
             that leaks memory can be lived with; None means never. Batches and their order stay the same.
+        progress: Draw a bar for each epoch, with batches a second and the time that is left, on standard error or in
+            the notebook.
 
     Raises:
         TypeError: *sequence* is no sequence of batches, or an option is of the wrong type.
@@ -153,8 +145,11 @@ class Loader:
         launcher: str | None = None,
         slow_warning_s: float | None = SLOW_WARNING_S,
         max_tasks_per_worker: int | None = None,
+        progress: bool = False,
     ) -> None:
         """Check the options and start the workers."""
+        if not isinstance(progress, bool):
+            raise TypeError(f"progress must be True or False, got {progress!r}.")
         options = checked(
             sequence,
             workers=workers,
@@ -179,11 +174,12 @@ class Loader:
             max_tasks_per_worker=max_tasks_per_worker,
         )
         self._feed = feed_of(sequence, options, fixed=None)
+        self._progress = progress
         self._latest: Callable[[], Iteration | None] = lambda: None
 
     def __iter__(self) -> Batches:
         """Begin an epoch, or go on with the one of a state that was loaded."""
-        batches = Batches(self._feed)
+        batches = Batches(self._feed, self._progress)
         self._latest = weakref.ref(batches.iteration)
         return batches
 
@@ -301,6 +297,25 @@ class Loader:
             workers=counts,
             told=told or (lambda _: None),
         )
+
+    def _repr_html_(self) -> str:
+        source = self._feed.source
+        options, stats = source.options, source.stats()
+        told = {
+            "workers": options.workers,
+            "partition": options.partition,
+            "shuffle": options.shuffle,
+            "ordered": options.ordered,
+            "seed": options.seed,
+            "shard": "{} of {}".format(*options.shard),
+            "prefetch": options.prefetch,
+            "batches delivered": stats.batches,
+            "batches ready": stats.ready,
+            "seconds waited": stats.waited_s,
+            "bytes delivered": stats.bytes_delivered,
+            "restarts": stats.restarts,
+        }
+        return table(f"Loader of {type(source.sequence).__name__}", told)
 
     def close(self) -> None:
         """End the workers, at once if they are idle; batches that are held stay valid."""

@@ -56,7 +56,7 @@ class _Context(threading.local):
         """Samples that the batch was built without: the name of each, and why."""
 
 
-context = _Context()
+context: _Context = _Context()
 _worker_info: WorkerInfo | None = None
 
 
@@ -98,7 +98,7 @@ class Local:
     """What one process keeps of a sequence: the epoch that began last, and its resources."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self.epoch = 0
         self.fitted = 0
         """The epoch with which the next `fit` begins."""

@@ -9,7 +9,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_mpseq.backend import Ended, PoolSlot, Said
@@ -30,18 +30,18 @@ _FILES_OF_A_START = 9
 _STACK_BYTES = 1 << 16
 _PATIENCE_S = 1.0
 """For the end of a dead worker's channel; see `Channel.receive_rest`."""
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class LocalWorkplace:
     """This machine. See Workplace."""
 
     depth = 2
-    slot = staticmethod(Slot.new)
-    segment = staticmethod(SharedSegment.of)
+    slot: Callable[[], Slot] = staticmethod(Slot.new)
+    segment: Callable[[memoryview | bytes], SharedSegment] = staticmethod(SharedSegment.of)
 
     def __init__(self, options: Options) -> None:
-        self.max_bytes = options.max_bytes
+        self.max_bytes: int = options.max_bytes
         self._options = options
 
     def backend(self, setup: Setup, slots: Sequence[PoolSlot], handles: Sequence[int]) -> LocalBackend:

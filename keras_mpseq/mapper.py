@@ -65,7 +65,7 @@ class MapSupply:
     """Reads elements ahead: as many as keep the workers busy. See Supply."""
 
     def __init__(self, elements: Iterator[Any], options: Options) -> None:
-        self.order = Growing(options.workers, options.ordered)
+        self.order: Growing = Growing(options.workers, options.ordered)
         self.error: MpseqError | None = None
         self._elements = elements
         self._waiting: dict[int, Parts] = {}

@@ -18,7 +18,7 @@ from keras_mpseq.ray_options import RayOptions
 
 
 def process_map(
-    dataset: tf.data.Dataset,
+    dataset: tf.data.Dataset[Any],
     fn: Callable[..., Any],
     *,
     workers: int | str = "auto",
@@ -36,7 +36,7 @@ def process_map(
     launcher: str | None = None,
     slow_warning_s: float | None = SLOW_WARNING_S,
     max_tasks_per_worker: int | None = None,
-) -> tf.data.Dataset:
+) -> tf.data.Dataset[Any]:
     """Return *dataset* with *fn* called on each element, in worker processes.
 
     What `Dataset.map` with `tf.numpy_function` is to code that holds the GIL: that runs in one process, one call at a
@@ -123,7 +123,7 @@ class _Separate:
     none would be left to read the lowest.
     """
 
-    def __init__(self, dataset: tf.data.Dataset) -> None:
+    def __init__(self, dataset: tf.data.Dataset[Any]) -> None:
         options = tf.data.Options()
         if not dataset.options().threading.private_threadpool_size:
             options.threading.private_threadpool_size = max(2, cores())

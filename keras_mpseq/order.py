@@ -50,7 +50,7 @@ class Order:
         self._shard = shard
         self._turns: list[NDArray[np.int64]] | None = None
         self._start = 0
-        self.size = None if length is None else share_of(length, shard, uneven).size
+        self.size: int | None = None if length is None else share_of(length, shard, uneven).size
         """Positions in this epoch on this host; None: endless."""
 
     @property

@@ -27,7 +27,7 @@ from keras_mpseq.resuming import State, restore, snapshot
 from keras_mpseq.run import Stats
 from keras_mpseq.spec import ElementSpec, lists_to_tuples
 
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 _PROBE = 2
 """Batches from which the spec is learned, as in Keras: dimensions in which they differ vary."""
 
@@ -67,7 +67,7 @@ class Pipeline:
         self._within = False
         self._early = self._resumed is not None and self._resumed.begun and self._resumed.sequence is not None
         """The hook of the coming epoch has run."""
-        self.ended_once = False
+        self.ended_once: bool = False
         """An epoch of Keras has ended."""
         self._failure = session.failure if session else Failure()
         with self._failure.watched():
@@ -85,7 +85,7 @@ class Pipeline:
         if self._resumed:
             self._feed.begin_at(self._resumed)
         self._sequence = self._feed.source.sequence  # Of Keras's image iterators what wraps them, whose hooks count.
-        self.elements = Elements(self._feed, None, _PROBE, self._failure)
+        self.elements: Elements = Elements(self._feed, None, _PROBE, self._failure)
         self.elements.may_begin_again = True
         if session:
             session.add(self, x)

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from keras_mpseq.engine import Engine
@@ -26,7 +27,7 @@ from keras_mpseq.options import Options
 from keras_mpseq.run import Answer, Run, Signal, Stats
 from keras_mpseq.streams import Supply
 
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Pool:
@@ -35,8 +36,8 @@ class Pool:
     def __init__(self, sequence: Any, options: Options) -> None:
         self.sequence = sequence
         self.options = options
-        self.epochs = Epochs(sequence, options)
-        self.delivered = self.skipped = 0
+        self.epochs: Epochs = Epochs(sequence, options)
+        self.delivered = self.bytes_delivered = self.skipped = 0
         self._pid = os.getpid()
         self._beginning = threading.RLock()
         """From `on_epoch_begin` until the state that it left is sent: it is no other epoch's."""
@@ -235,7 +236,8 @@ class Pool:
     def stats(self) -> Stats:
         """See Source."""
         with self._turn:
-            return self._engine.stats(self.delivered, self.skipped, self._waited_s)
+            stats = self._engine.stats(self.delivered, self.skipped, self._waited_s)
+        return replace(stats, bytes_delivered=self.bytes_delivered)
 
     def records(self) -> list[tuple[int, Recorded]]:
         """See Source."""

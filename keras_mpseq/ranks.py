@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 _TRAINERS = ("chief", "master", "worker")
 """Jobs of a TensorFlow cluster that train, in the order of their numbers."""
 _ALONE = (0, 1)

@@ -26,7 +26,7 @@ _FREEING_MS = 50
 while it is warm, and a second's batches, of 19 MB some 4 GB, do not have to fit into the store. Measured: 4.9 ms a
 batch instead of 11.3 in the first 200, where all of a store of 2 GB is touched for the first time."""
 _NOWHERE = "Look for its head node, or leave address out to start Ray on this machine."
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Cluster:

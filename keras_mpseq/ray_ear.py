@@ -22,8 +22,8 @@ class Ear:
     """Owns the bell, the line to the head of *cluster*, and the selector that waits for both."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.bell = Bell()
-        self.gone = False
+        self.bell: Bell = Bell()
+        self.gone: bool = False
         """The cluster is, or this process has left it."""
         self._cluster = cluster
         self._doubt: float | None = None

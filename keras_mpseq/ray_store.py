@@ -58,8 +58,8 @@ class RemoteSlot:
         self._end = 0
         self._lease_end: LeaseEnd | None = None
         self._progress: int | None = None
-        self.since = 0.0
-        self.nbytes = 0
+        self.since: float = 0.0
+        self.nbytes: int = 0
 
     @property
     def progress(self) -> int | None:
@@ -150,8 +150,9 @@ class Held:
     __slots__ = ("__array_interface__", "lease", "memory")
 
     def __init__(self, memory: NDArray[np.uint8], lease: Lease) -> None:
-        self.memory, self.lease = memory, lease
-        self.__array_interface__ = memory.__array_interface__
+        self.memory: NDArray[np.uint8] = memory
+        self.lease: Lease = lease
+        self.__array_interface__: dict[str, Any] = memory.__array_interface__
 
 
 def _aligned(memory: NDArray[np.uint8]) -> NDArray[np.uint8]:

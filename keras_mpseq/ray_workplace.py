@@ -28,7 +28,7 @@ class RayWorkplace:
         self._options = options.ray
         self._cluster = Cluster(options.ray, options.workers)
         self._store_bytes = self._cluster.store_bytes
-        self.max_bytes = min(options.max_bytes, self._store_bytes // _STORE_SHARE)
+        self.max_bytes: int = min(options.max_bytes, self._store_bytes // _STORE_SHARE)
 
     def segment(self, data: memoryview | bytes) -> StoredSegment:
         """See Workplace.

@@ -15,7 +15,7 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -25,6 +25,16 @@ from keras_mpseq.errors import named
 from keras_mpseq.keras_bridge import SafeSequenceAdapter
 from keras_mpseq.options import check_int
 
+if TYPE_CHECKING:
+
+    class _Callback:
+        """As type checkers see it: Keras has no types."""
+
+        model: Any
+        params: Any
+
+else:
+    _Callback = keras.callbacks.Callback
 _FILE = "resume_data.npz"
 _FORMAT = 1
 
@@ -44,7 +54,7 @@ class Saved(NamedTuple):
     """Logs of *epochs*."""
 
 
-class ResumeData(keras.callbacks.Callback):  # type: ignore[misc]
+class ResumeData(_Callback):
     """Keras callback with which a training that was killed goes on with the next batch, as if it had not been.
 
     Like `keras.callbacks.BackupAndRestore`, and instead of it: run the same program again, and `fit` goes on where the

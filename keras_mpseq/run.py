@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from keras_mpseq.codec import Array, Structure, put_together
 from keras_mpseq.epochs import Begun, Epochs, Start
 from keras_mpseq.errors import MpseqError
+from keras_mpseq.html import table
 from keras_mpseq.options import Options
 from keras_mpseq.padding import weighted, weighted_spec
 from keras_mpseq.resuming import SavedSpec, State, restored_spec, saved_spec
@@ -96,6 +97,16 @@ class Stats:
     slots: int
     bytes_slots: int
     """Shared memory that batches lie in."""
+    ready: int = 0
+    """Batches that are built and that nobody has taken yet."""
+    bytes_delivered: int = 0
+    """Of the arrays of all batches that were delivered."""
+    built: tuple[int, ...] = ()
+    """Batches that each worker has built, by its number, those before a restart included."""
+
+    def _repr_html_(self) -> str:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return table("Stats", {**named, "built": ", ".join(map(str, self.built))})
 
 
 class Source(Protocol):
@@ -106,6 +117,7 @@ class Source(Protocol):
     epochs: Epochs
     delivered: int
     """Batches that consumers took."""
+    bytes_delivered: int
     skipped: int
 
     def iterate(self) -> Run:
@@ -151,7 +163,7 @@ class Feed:
         self.source = source
         self.fixed = fixed
         self._padded = source.options.uneven == "pad"
-        self.adds_weights = False
+        self.adds_weights: bool = False
         """To batches that the sequence returns without."""
         declared = source.options.element_spec
         self.spec: ElementSpec | None = weighted_spec(declared) if declared and self._padded else declared

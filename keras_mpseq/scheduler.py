@@ -100,7 +100,7 @@ class Scheduler:
         self._runs: dict[int, Run] = {}
         self._again: list[Job] = []  # Lost with their workers or divided: to be sent again.
         self._actions: list[Action] = []
-        self.losses = 0
+        self.losses: int = 0
         """How many workers were lost so far, at start or later."""
         self.trace: deque[tuple[Event, list[Action]]] = deque(maxlen=_TRACED)
         """The last events, and what followed."""
@@ -115,6 +115,11 @@ class Scheduler:
     def is_ready(self, run: int) -> bool:
         """Tell whether *run* would be answered at once."""
         return self._runs[run].next_ready() is not None
+
+    @property
+    def ready(self) -> int:
+        """How many batches are built and not delivered, of all runs."""
+        return sum(len(run.ready) for run in self._runs.values())
 
     def report(self) -> str:
         """Return what happened last and the state of everything, for the report of a bug."""

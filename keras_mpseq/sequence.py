@@ -31,9 +31,9 @@ if TYPE_CHECKING or role.in_worker:
             self._use_multiprocessing: bool | None = use_multiprocessing
             self._max_queue_size = max_queue_size
 
-        workers = property(lambda self: self._workers)
-        use_multiprocessing = property(lambda self: self._use_multiprocessing)
-        max_queue_size = property(lambda self: self._max_queue_size)
+        workers: property = property(lambda self: self._workers)
+        use_multiprocessing: property = property(lambda self: self._use_multiprocessing)
+        max_queue_size: property = property(lambda self: self._max_queue_size)
 
         def __getitem__(self, index: int) -> Any:
             raise NotImplementedError
@@ -147,8 +147,8 @@ class SafeSequence(_Base, Safe):
             use_multiprocessing=use_multiprocessing,  # type: ignore[arg-type]
             max_queue_size=max_queue_size,
         )
-        self.seed = int(seed)
-        self.strict = bool(strict)
+        self.seed: int = int(seed)
+        self.strict: bool = bool(strict)
         self._limits = limits
         self._backend, self._ray = backend, on_ray
         self._shard, self._uneven = check_shard(shard), check_uneven(uneven)

@@ -23,7 +23,7 @@ from keras_mpseq.run import Answer, Parts, Run, Signal, Stats
 from keras_mpseq.stateless import Watcher
 from keras_mpseq.streams import PAST, Streamed, in_its_words
 
-log = logging.getLogger("keras_mpseq")
+log: logging.Logger = logging.getLogger("keras_mpseq")
 
 
 class Serial:
@@ -32,8 +32,8 @@ class Serial:
     def __init__(self, sequence: Any, options: Options) -> None:
         self.sequence = sequence
         self.options = options
-        self.epochs = Epochs(sequence, options)
-        self.delivered = self.skipped = 0
+        self.epochs: Epochs = Epochs(sequence, options)
+        self.delivered = self.bytes_delivered = self.skipped = 0
         self._numbers = itertools.count()
         self._dropped: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._started = self._closed = False
@@ -161,6 +161,7 @@ class Serial:
             bytes_shared=0,
             slots=0,
             bytes_slots=0,
+            bytes_delivered=self.bytes_delivered,
         )
 
     def records(self) -> list[tuple[int, Recorded]]:

@@ -172,7 +172,7 @@ class Slot:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.capacity = 0
+        self.capacity: int = 0
         """Bytes that this process has mapped."""
         self._maps: list[NDArray[np.uint8]] = []
         self._lease_end: LeaseEnd | None = None
@@ -361,8 +361,8 @@ class Lease:
     __slots__ = ("__array_interface__", "__weakref__", "memory")
 
     def __init__(self, memory: NDArray[np.uint8]) -> None:
-        self.memory = memory
-        self.__array_interface__ = memory.__array_interface__
+        self.memory: NDArray[np.uint8] = memory
+        self.__array_interface__: dict[str, Any] = memory.__array_interface__
 
 
 class LeaseEnd(weakref.ref[Lease]):

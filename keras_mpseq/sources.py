@@ -52,7 +52,7 @@ class ArrayColumn:
     """The rows of an array; of a memmap too."""
 
     def __init__(self, array: Array) -> None:
-        self.array = np.ndarray.view(array, np.ndarray)
+        self.array: Array = np.ndarray.view(array, np.ndarray)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -167,11 +167,12 @@ class Source:
 
     def __init__(self, source: Any, *, check_files: bool) -> None:
         parts: list[Any]
+        self.tree: optree.PyTreeSpec
         parts, self.tree = optree.tree_flatten(_as_tree(source), is_leaf=_is_column)
         names = ["source" + "".join(f"[{entry!r}]" for entry in path) for path in self.tree.paths()]
         if not parts:
             raise ValueError(f"source holds no array, got {shown(source)}.")
-        self.columns = [
+        self.columns: list[Column] = [
             _column(part, name, check_files, alone=len(parts) == 1 and name == "source")
             for part, name in zip(parts, names, strict=True)
         ]
@@ -184,8 +185,8 @@ class Source:
                 )
         if not counts[0]:
             raise ValueError(f"source must hold at least one sample, got {shown(source)}.")
-        self.count = counts[0]
-        self.is_pair = type(source) is tuple and len(source) == 2
+        self.count: int = counts[0]
+        self.is_pair: bool = type(source) is tuple and len(source) == 2
         """(x, y), to which a weight can be added."""
 
     @property

@@ -67,7 +67,7 @@ class Staff:
         self._depth = depth
         self._most = _NO_LIMIT if most is None else most
         self._last = 0 if most is None else most // _LAST_PART
-        self.all = [Worker(self._most) for _ in range(seats if most is None else 2 * seats)]
+        self.all: list[Worker] = [Worker(self._most) for _ in range(seats if most is None else 2 * seats)]
         if most is not None:
             for seat, worker in enumerate(self.all[:seats]):  # So that not all are replaced at the same time.
                 worker.next_limit -= most * seat // (2 * seats)

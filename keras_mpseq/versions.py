@@ -79,8 +79,9 @@ class Versions:
     def __init__(self, sequence: Any, segment: Callable[[memoryview | bytes], Segment] = SharedSegment.of) -> None:
         packed = pack(sequence)
         self._segment = segment
-        self.first = self.current = Version(0, self._segments([packed.data, *packed.buffers], []))
-        self.live = [self.first]
+        self.first: Version = Version(0, self._segments([packed.data, *packed.buffers], []))
+        self.current: Version = self.first
+        self.live: list[Version] = [self.first]
 
     def publish(self, sequence: Any) -> Version:
         """Return the version of *sequence* as it is now: the current one, or a new one."""

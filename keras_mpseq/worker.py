@@ -172,7 +172,7 @@ class Worker:
         self._watcher = Watcher(strict=setup.strict, alone=True)
         self._recorder = Recorder(sequence) if setup.record else None
         self._stopping = False
-        self.cut_off = False
+        self.cut_off: bool = False
         """The channel ended although nobody said Stop."""
 
     def run(self, channel: Channel) -> None:

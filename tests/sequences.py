@@ -66,6 +66,19 @@ def once(marker: str | Path) -> bool:
     return False
 
 
+class Numbered:
+    """A plain sequence of batches that hold their index."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.full((4, 3), index, np.float32)
+
+
 class Draws(SafeSequence):
     """Random numbers from the three sources, in small batches."""
 

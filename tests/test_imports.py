@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"state.*"},
     {"shares"},
     # What crosses boundaries, and what follows from numbers alone.
-    {"errors", "order", "deadlines", "messages", "events", "limits", "machine", "ranks"},
+    {"errors", "order", "deadlines", "messages", "events", "limits", "machine", "ranks", "html"},
     {"ray_options"},
     # Pure decisions; small mechanisms over the system.
     {"staff", "trace", "native", "stacks", "ledger", "channel", "lifeline", "arrays", "local", "slots", "losses"},
@@ -47,10 +47,10 @@ LAYERS: list[set[str]] = [
     # The parent's side: one epoch, batches, the loop.
     {"run"},
     {"delivery", "serial", "mapper", "generators", "iteration"},
-    {"inputs", "watch"},
-    {"crew"},
+    {"inputs", "watch", "live", "progress", "event_file"},
+    {"crew", "batches"},
     {"engine"},
-    {"pool"},
+    {"pool", "telemetry"},
     # What users call.
     {"profiling.*"},
     {"loader"},

@@ -293,6 +293,11 @@ def test_missing_super_init_in_every_layout(tmp_path: Path, before: str, now: st
 
 
 CALLS = {
+    "model.fit_generator(Data(1), n, 2, workers=4)": "model.fit(Data(1, workers=4), steps_per_epoch=n, epochs=2)",
+    "model.fit_generator(steps_per_epoch=n, generator=Data(), epochs=2)": (
+        "model.fit(steps_per_epoch=n, x=Data(), epochs=2)"
+    ),
+    "model.predict_generator(Data(), n)": "model.predict(Data(), steps=n)",
     "model.fit(Data(1), workers=n, epochs=2)": "model.fit(Data(1, workers=n), epochs=2)",
     "model.fit(workers=4, x=Data(), epochs=2)": "model.fit(x=Data(workers=4), epochs=2)",
     "model.fit(Data(1,), epochs=2, workers=os.cpu_count() - 1)": (
@@ -473,6 +478,10 @@ def test_classes_that_our_base_does_not_suit_are_left(tmp_path: Path, change: Ca
         "model.fit(Data(n, workers=2), workers=4, epochs=2)",
         "model.fit(Data(*n), workers=4, epochs=2)",
         "model.fit(Data(n), workers=4, epochs=2)  # seq: ignore[SEQ506] known",
+        "model.fit_generator(Data(), n, 2, 1, [], None, None, 7)",  # Of the version: validation_freq or class_weight.
+        "model.fit_generator(Data(), samples_per_epoch=n, nb_epoch=3, callbacks=[])",  # Of Keras 1: n counts samples.
+        "model.evaluate_generator(*(Data(), n))",
+        "model.fit_generator(Data(), **{'epochs': 2})",
         "data = Data(n)\n    data = data or Data(1)\n    model.fit(data, max_queue_size=4)",
         "data = Data(1)\n    n = 4\n    model.fit(data, max_queue_size=n)",
         "data = Data(1)\n    model.fit(data, max_queue_size=4)\n    model.fit(data, max_queue_size=5)",

@@ -56,8 +56,8 @@ class Parcel:
     def __init__(self, packed: Packed | None, factory: bytes) -> None:
         self._segments: list[SharedSegment] = []
         pieces: list[bytes | memoryview] = [] if packed is None else [packed.data, *packed.buffers]
-        self.nbytes = tuple(memoryview(piece).nbytes for piece in pieces)
-        self.factory = len(factory)
+        self.nbytes: tuple[int, ...] = tuple(memoryview(piece).nbytes for piece in pieces)
+        self.factory: int = len(factory)
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             for piece in [*pieces, *([factory] if factory else [])]:

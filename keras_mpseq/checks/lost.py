@@ -36,7 +36,14 @@ class Lost:
             raise AttributeError(name)
         self._refuse()
 
-    __call__ = __iter__ = __next__ = __enter__ = __len__ = __getitem__ = __setitem__ = __contains__ = _refuse
+    __call__: Any = _refuse
+    __iter__: Any = _refuse
+    __next__: Any = _refuse
+    __enter__: Any = _refuse
+    __len__: Any = _refuse
+    __getitem__: Any = _refuse
+    __setitem__: Any = _refuse
+    __contains__: Any = _refuse
     __exit__: Any = _refuse
     __setattr__: Any = _refuse
 

@@ -127,7 +127,7 @@ class Plan:
         self._until = time.monotonic() + PATIENCE * timeout_s
         self._home: Lab | None = None
         self._elsewhere: Lab | None = None
-        self.evidence = Evidence(parts=parts, timeout_s=timeout_s, has_factory=bool(factory))
+        self.evidence: Evidence = Evidence(parts=parts, timeout_s=timeout_s, has_factory=bool(factory))
 
     def run(self) -> Evidence:
         """Run the trials; return what they saw, also if one of them came to no end."""

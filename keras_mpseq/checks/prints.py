@@ -22,7 +22,7 @@ class Printed:
 
     def __init__(self, batch: object) -> None:
         self.leaves: list[Leaf] = []
-        self.structure = ""
+        self.structure: str = ""
         self.opaque: list[str] = []
         self.arrays: list[Array] = []
         try:

@@ -59,7 +59,7 @@ class Bench:
         self, trial: Trial, sequence: Any, factory: Callable[[], Any] | None, tell: Callable[[Began], None]
     ) -> None:
         self.trial = trial
-        self.outcome = Outcome()
+        self.outcome: Outcome = Outcome()
         self._tracer: Tracer | None = None
         self._tell = tell
         self._code = UserCode()
@@ -73,7 +73,7 @@ class Bench:
         self._start_worker()
         self._reach = Reach(sequence, self._code)
         patches.reach_into(self._reach.namespaces())
-        self.watch = Watch(sequence, self._reach)
+        self.watch: Watch = Watch(sequence, self._reach)
         self._before: dict[str, Seen] = {}
         if trial.name == "trace":
             self._tracer = Tracer(self.watch, trial.trace, self._listener, self._code)

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from keras_mpseq.findings import SEVERITIES
 from keras_mpseq.reporting import FORMATS
@@ -97,11 +97,12 @@ def tell(results: Results, format: str | None) -> None:
     write(render(results, format or default, colour=coloured()))
 
 
-def write(text: str) -> None:
-    """Write *text* to standard output; what its encoding does not have, as escapes."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
+def write(text: str, file: TextIO | None = None) -> None:
+    """Write *text* to a stream, None being standard output; what its encoding does not have, as escapes."""
+    file = file or sys.stdout
+    encoding = file.encoding or "utf-8"
+    file.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    file.flush()
 
 
 def _list(text: str) -> list[str]:

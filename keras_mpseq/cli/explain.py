@@ -55,7 +55,7 @@ def _explain(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console().print(Markdown(page))
+    Console(force_terminal=True).print(Markdown(page))
     return 0
 
 

@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from keras_mpseq.cli.arguments import Commands, add_selection, flat, tell, write
 from keras_mpseq.errors import MpseqError
 
 if TYPE_CHECKING:
-    from keras_mpseq.lint.config import Config
+    from keras_mpseq.lint.config import Config, Overrides
     from keras_mpseq.reporting import Results
 
 
@@ -44,17 +46,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         MpseqError: A path, an option or a setting cannot be meant.
     """
-    from keras_mpseq.lint import config, files
+    from keras_mpseq.lint import config
 
-    paths = [Path(path) for path in options.paths]
-    for path in paths:
-        if not path.exists():
-            raise MpseqError(f"There is no file or folder {str(path)!r}", remedy="Name one that exists.")
-        if path.suffix == ".ipynb" and path.is_file():
-            raise MpseqError(
-                f"{str(path)!r} is a notebook, and lint reads Python files",
-                remedy="Call keras_mpseq.check() in it, or write its code to a file: jupyter nbconvert --to script.",
-            )
     overrides = config.Overrides(
         select=flat(options.select),
         ignore=flat(options.ignore) or [],
@@ -63,16 +56,37 @@ def run(options: argparse.Namespace) -> int:
         exclude=options.exclude,
         baseline=options.baseline,
     )
-    settings = config.load(options.config or config.find(paths), overrides)
-    # As people write them: `data.py`, not `./data.py`.
-    found = [os.path.normpath(path) for path in files.discover(options.paths, settings.exclude)]
-    if not found:
-        print(f"No Python files in {', '.join(map(repr, options.paths))}.", file=sys.stderr)
+    found, settings = gathered(options.paths, options.config, overrides)
     if options.diff:
         return _fix(found, settings, diff=True)
     if options.fix:
         _fix(found, settings, diff=False)
     return _lint(found, settings, options)
+
+
+def gathered(named: Sequence[str], file: Path | None, overrides: Overrides) -> tuple[list[str], Config]:
+    """Return the Python files below the paths that a call names, and the settings that count for them.
+
+    Raises:
+        MpseqError: A path, an option or a setting cannot be meant.
+    """
+    from keras_mpseq.lint import config, files
+
+    paths = [Path(path) for path in named]
+    for path in paths:
+        if not path.exists():
+            raise MpseqError(f"There is no file or folder {str(path)!r}", remedy="Name one that exists.")
+        if path.suffix == ".ipynb" and path.is_file():
+            raise MpseqError(
+                f"{str(path)!r} is a notebook, and lint reads Python files",
+                remedy="Call keras_mpseq.check() in it, or write its code to a file: jupyter nbconvert --to script.",
+            )
+    settings = config.load(file or config.find(paths), overrides)
+    # As people write them: `data.py`, not `./data.py`.
+    found = [os.path.normpath(path) for path in files.discover(named, settings.exclude)]
+    if not found:
+        write(f"No Python files in {', '.join(map(repr, named))}.\n", sys.stderr)
+    return found, settings
 
 
 def _lint(found: list[str], settings: Config, options: argparse.Namespace) -> int:
@@ -85,7 +99,8 @@ def _lint(found: list[str], settings: Config, options: argparse.Namespace) -> in
     if options.write_baseline:
         baseline.write(options.write_baseline, results.findings, results.sources)
         number = len(results.findings)
-        print(f"{counted(number, 'finding')} {'is' if number == 1 else 'are'} now known in {options.write_baseline}.")
+        verb = "is" if number == 1 else "are"
+        write(f"{counted(number, 'finding')} {verb} now known in {options.write_baseline}.\n")
         return 0
     tell(results, "statistics" if options.statistics else options.output_format)
     return int(select.failing(results.findings, settings.fail_level) and not options.exit_zero)
@@ -111,8 +126,26 @@ def _results(found: list[str], settings: Config, show_not_followed: bool) -> Res
 
 def _fix(found: list[str], settings: Config, *, diff: bool) -> int:
     """Change the files, or show the changes; return the exit code, which is 1 if there is a change to show."""
-    try:
+    with needing_libcst():
         from keras_mpseq.lint.fix import fix_paths
+    fixed = fix_paths(found, diff=diff, settings=settings)
+    if diff:
+        write("".join(one.diff_text for one in fixed))
+        return int(bool(fixed))
+    for one in fixed:
+        write(f"{os.fspath(one.path)}: {'; '.join(one.applied)}.\n", sys.stderr)
+    return 0
+
+
+@contextmanager
+def needing_libcst() -> Iterator[None]:
+    """Say how to get libcst where the block cannot import it.
+
+    Raises:
+        MpseqError: It is not there.
+    """
+    try:
+        yield
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] != "libcst":
             raise
@@ -120,10 +153,3 @@ def _fix(found: list[str], settings: Config, *, diff: bool) -> int:
             "Changing source needs keras_mpseq[fix], which brings libcst",
             remedy='Install it: pip install "keras_mpseq[fix]".',
         ) from error
-    fixed = fix_paths(found, diff=diff, settings=settings)
-    if diff:
-        write("".join(one.diff_text for one in fixed))
-        return int(bool(fixed))
-    for one in fixed:
-        print(f"{os.fspath(one.path)}: {'; '.join(one.applied)}.", file=sys.stderr)
-    return 0

@@ -8,14 +8,16 @@ What a command needs is imported when it is called, so that `--help` does not wa
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_mpseq import MpseqError, __version__
-from keras_mpseq.cli import check, doctor, explain, lint, profile
+from keras_mpseq.cli import check, completion, doctor, explain, lint, migrate, profile
 from keras_mpseq.cli.arguments import BAD_CALL, Commands, Parser, int_between
 
 _MOST_WORKERS = 64
@@ -29,6 +31,29 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* (None: those of this process) name, and return the exit code."""
+    with _any_letter():
+        return _run(arguments)
+
+
+@contextmanager
+def _any_letter() -> Iterator[None]:
+    """Let standard output take every letter: what its encoding does not have is written as an escape.
+
+    Paths and excerpts hold what they hold; a terminal in ASCII or cp1252 is no reason to end with a traceback.
+    """
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if not stream.closed:
+            stream.reconfigure(errors="strict")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = make_parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -62,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"keras-mpseq {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (lint, check, profile, explain, doctor):
+    for command in (lint, migrate, check, profile, explain, doctor, completion):
         command.add(commands)
     _add_demo(commands)
     return parser

@@ -17,6 +17,8 @@ Item = TypeVar("Item")
 class Calls(Frame):
     """A frame that can follow calls."""
 
+    escapes: set[Root]
+
     def call(self, node: ast.Call, *, statement: bool = False) -> Value:
         """Follow a call expression."""
         if isinstance(node.func, ast.Name) and node.func.id == "super":

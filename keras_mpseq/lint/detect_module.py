@@ -13,6 +13,8 @@ from keras_mpseq.lint.report import Report
 
 LEGACY = re.compile(r"^\s*(?:import|from)\s+tf_keras\b|TF_USE_LEGACY_KERAS", re.MULTILINE)
 """Says that Keras 2 is meant, in a file that may name Keras in other words as well."""
+_TELLING = frozenset({"epochs", "validation_data", "callbacks", "steps_per_epoch", "steps"})
+"""Arguments that a method of this name has in Keras, and hardly elsewhere."""
 
 
 def detect(module: Module, analysis: Analysis, report: Report) -> None:
@@ -20,7 +22,7 @@ def detect(module: Module, analysis: Analysis, report: Report) -> None:
     sequences = [cls for cls in module.all_classes if analysis.hierarchy.is_sequence(cls)]
     if sequences:
         _entry_points(module, sequences, analysis, report)
-    _legacy_arguments(module, analysis, report)
+    _legacy_calls(module, analysis, report)
 
 
 def _entry_points(module: Module, sequences: Sequence[Class], analysis: Analysis, report: Report) -> None:
@@ -89,9 +91,10 @@ def _mentions(node: ast.expr, names: set[str]) -> bool:
     return _makes(node, names)
 
 
-def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> None:
+def _legacy_calls(module: Module, analysis: Analysis, report: Report) -> None:
     tables = analysis.project.tables
-    if not any(word in module.source for word in tables.sets["effects.fit_arguments"]):
+    words = tables.sets["effects.fit_arguments"] | tables.sets["effects.removed_fits"]
+    if not any(word in module.source for word in words):
         return
     if "keras" not in module.source and "tensorflow" not in module.source:
         return
@@ -106,20 +109,34 @@ def _legacy_arguments(module: Module, analysis: Analysis, report: Report) -> Non
         refs = analysis.project.name_in(module.scope, head).refs if head else frozenset()
         if any(f"{ref}.{rest}".startswith("keras_mpseq.") for ref in refs):
             continue
+        removed = node.func.attr in tables.sets["effects.removed_fits"] and _is_removed(node, node.func, analysis)
         for keyword in node.keywords:
-            if keyword.arg in tables.sets["effects.fit_arguments"] and _is_keras(node, keyword.arg):
+            legacy = keyword.arg in tables.sets["effects.fit_arguments"]
+            if keyword.arg and legacy and (removed or _is_keras(node, keyword.arg)):
                 if _is_wrapped(analysis, node.func.attr, keyword.arg) and not _is_model(node.func.value):
                     continue
                 message = f"{node.func.attr}() of Keras 3 has no argument {keyword.arg}"
+                if node.func.attr in tables.sets["effects.removed_fits"]:
+                    message = f"Keras 3 has neither {node.func.attr}() nor its argument {keyword.arg}"
                 report.add("SEQ506", module.site(keyword, around.get(node.lineno, "")), message)
                 break
+        else:
+            if removed:
+                message = f"Keras 3 has no {node.func.attr}()"
+                report.add("SEQ506", module.site(node.func, around.get(node.lineno, "")), message)
 
 
 def _is_keras(node: ast.Call, argument: str) -> bool:
     """`workers=` alone is an argument of other libraries' `fit` as well."""
-    others = {keyword.arg for keyword in node.keywords}
-    telling = {"epochs", "validation_data", "callbacks", "steps_per_epoch", "steps"}
-    return argument != "workers" or bool(others & telling)
+    return argument != "workers" or any(keyword.arg in _TELLING for keyword in node.keywords)
+
+
+def _is_removed(node: ast.Call, function: ast.Attribute, analysis: Analysis) -> bool:
+    """Tell whether a method is that of Keras 2, and not one of the same name that the project has itself."""
+    if _is_model(function.value):
+        return True
+    own = any(function.attr in cls.methods for module in analysis.project.parsed() for cls in module.all_classes)
+    return not own and any(keyword.arg in _TELLING for keyword in node.keywords)
 
 
 def _is_legacy(module: Module, analysis: Analysis) -> bool:

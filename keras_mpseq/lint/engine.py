@@ -101,6 +101,7 @@ def lint_paths(
     extra_bases: Collection[str] = (),
     decls: Mapping[str, str] | None = None,
     exclude: Collection[str] = (),
+    texts: Mapping[str, str] | None = None,
 ) -> Linted:
     """Look at all Python files below some paths, as one project.
 
@@ -111,6 +112,7 @@ def lint_paths(
         extra_bases: Full or last names of further base classes whose `__getitem__` is called by workers.
         decls: What is known of functions: full name to `pure`, `rng`, `resource` or `framework`.
         exclude: Patterns of files and folders that are passed over.
+        texts: Of files that are to be changed: looked at in the place of what is on the disk.
     """
     failures: list[tuple[str, UnreadableError]] = []
     sources = []
@@ -118,7 +120,7 @@ def lint_paths(
     files = discover(paths, exclude)
     for path in files:
         try:
-            text = read(path)
+            text = texts[path] if texts and path in texts else read(path)
         except UnreadableError as error:
             failures.append((path, error))
             continue

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from keras_mpseq.lint import guards
 from keras_mpseq.lint.calls import call_at
+from keras_mpseq.lint.frame import Key
 from keras_mpseq.lint.model import Function
 from keras_mpseq.lint.nodes import children
 from keras_mpseq.lint.objects import Objects
@@ -273,7 +274,8 @@ class Expressions(Objects):
         del self.memo[memo:]
         self.loops -= 1
         # Attributes that were assigned inside stay assigned; names of the comprehension are its own.
-        self.env = {**before, **{key: value for key, value in self.env.items() if isinstance(key, Root)}}
+        kept: dict[Key, Value] = {key: value for key, value in self.env.items() if isinstance(key, Root)}
+        self.env: dict[Key, Value] = {**before, **kept}
         kind = {"ListComp": "list", "SetComp": "set", "DictComp": "dict"}.get(type(node).__name__, "generator")
         taints = frozenset(taint for taint in item.taints if taint.kind != "loop")
         if kind in ("list", "generator"):
@@ -304,7 +306,7 @@ class Expressions(Objects):
 
     def _yield(self, node: ast.Yield | ast.YieldFrom) -> Value:
         value = self.eval(node.value) if node.value is not None else NOTHING
-        self.yields = join(self.yields, value)
+        self.yields: Value = join(self.yields, value)
         return NOTHING
 
     _yieldfrom = _yield

@@ -21,7 +21,9 @@ class UnreadableError(Exception):
 
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
         super().__init__(message)
-        self.message, self.line, self.column = message, line, column
+        self.message: str = message
+        self.line: int = line
+        self.column: int = column
 
 
 @dataclass(eq=False, slots=True)

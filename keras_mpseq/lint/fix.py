@@ -36,20 +36,29 @@ class Fixed:
         path: Of the file, as it was given.
         diff_text: The change as a unified diff.
         applied: What was done, a clause each.
+        text: Of the file afterwards.
     """
 
     path: str
     diff_text: str
     applied: tuple[str, ...]
+    text: str
 
 
-def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool, settings: Config | None = None) -> list[Fixed]:
+def fix_paths(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    diff: bool,
+    settings: Config | None = None,
+    every_base: bool = False,
+) -> list[Fixed]:
     """Fix the files of a project; classes and their bases may be in different ones.
 
     Args:
         paths: Python files.
         diff: Only say what would be changed.
         settings: What is reported, and so fixed; None means every finding.
+        every_base: Give our base to every class that has Keras's, also where nothing was found.
 
     Returns:
         The files that are changed, in the order of *paths*.
@@ -60,7 +69,7 @@ def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool, settings: 
     files = [os.fspath(path) for path in paths]
     settings = settings or Config(select=frozenset(RULES))
     findings = _reported(files, settings)
-    plans = {edits.module.path: edits for edits in plan(files, findings, settings)}
+    plans = {edits.module.path: edits for edits in plan(files, findings, settings, every_base=every_base)}
     fixed = []
     for path in files:
         data = Path(path).read_bytes() if path in plans else b""
@@ -69,7 +78,7 @@ def fix_paths(paths: Sequence[str | os.PathLike[str]], *, diff: bool, settings: 
             if not diff:
                 _write(path, changed)
             told = tuple(_counted(sentence, number) for sentence, number in plans[path].told.items())
-            fixed.append(Fixed(path, _diff(path, data, changed), told))
+            fixed.append(Fixed(path, _diff(path, data, changed), told, cst.parse_module(changed).code))
     return fixed
 
 
@@ -110,6 +119,6 @@ def _counted(sentence: str, number: int) -> str:
 
 def _diff(path: str, before: bytes, after: bytes) -> str:
     old, new = (cst.parse_module(data).code.splitlines(keepends=True) for data in (before, after))
-    name = path.lstrip("/")
+    name = Path(path).as_posix().lstrip("/")
     lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

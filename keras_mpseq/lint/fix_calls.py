@@ -109,7 +109,7 @@ def moves(findings: Collection[Finding], constructors: Constructors) -> list[Mov
         module = constructors.scene.module(finding.path) if finding.code == "SEQ506" else None
         if module is not None:
             found += [
-                move for call, block in _calls(module) for move in _move(module, call, block, constructors, finding)
+                move for call, block in calls(module) for move in _move(module, call, block, constructors, finding)
             ]
     agreed: dict[tuple[Module, Span], dict[str, str]] = {}
     refused = set()
@@ -120,7 +120,7 @@ def moves(findings: Collection[Finding], constructors: Constructors) -> list[Mov
     return [move for move in found if (move.module, move.constructor) not in refused]
 
 
-def _calls(module: Module) -> Iterator[tuple[ast.Call, Block]]:
+def calls(module: Module) -> Iterator[tuple[ast.Call, Block]]:
     """Yield each call, and the function around it, or the module."""
     blocks: list[Block] = [module.tree]
     while blocks:
@@ -142,8 +142,8 @@ def _move(module: Module, call: ast.Call, block: Block, constructors: Constructo
     if not any(span_of(module, keyword)[1] == (finding.column or 0) - 1 for keyword in near):
         return
     keywords = [keyword for keyword in call.keywords if keyword.arg in names]
-    made = _made(_data(call), call, block)
-    cls = _class_of(made, module, constructors.scene) if made is not None else None
+    made = made_by(data_of(call), call, block)
+    cls = class_of(made, module, constructors.scene) if made is not None else None
     if made is None or cls is None or not isinstance(call.func, ast.Attribute):
         return
     if not all(_is_steady(k.value, made, block) and not _is_commented(k, module) for k in keywords):
@@ -153,13 +153,14 @@ def _move(module: Module, call: ast.Call, block: Block, constructors: Constructo
         yield Move(module, span_of(module, call), call.func.attr, span_of(module, made), cls, values)
 
 
-def _data(call: ast.Call) -> ast.expr | None:
+def data_of(call: ast.Call) -> ast.expr | None:
+    """Return the argument that is the sequence."""
     if call.args:
         return call.args[0]
     return next((keyword.value for keyword in call.keywords if keyword.arg in _DATA), None)
 
 
-def _made(data: ast.expr | None, call: ast.Call, block: Block) -> ast.Call | None:
+def made_by(data: ast.expr | None, call: ast.Call, block: Block) -> ast.Call | None:
     """Return the call that makes the sequence."""
     if isinstance(data, ast.Call):
         return data
@@ -189,7 +190,8 @@ def _bindings(block: Block, name: str) -> list[int]:
     return found
 
 
-def _class_of(made: ast.Call, module: Module, scene: Scene) -> Class | None:
+def class_of(made: ast.Call, module: Module, scene: Scene) -> Class | None:
+    """Return the sequence class that a call makes an instance of; None if that is not evident."""
     head, *rest = dotted_of(made.func).split(".") if not isinstance(made.func, ast.Call) else [""]
     value = scene.project.name_in(module.scope, head)
     for name in rest:

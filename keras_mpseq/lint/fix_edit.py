@@ -9,6 +9,7 @@ import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from keras_mpseq.lint.fix_draws import drawn
+from keras_mpseq.lint.fix_methods import Rename
 from keras_mpseq.lint.fix_plan import Edits, Place
 from keras_mpseq.lint.fix_scene import Span
 
@@ -78,6 +79,8 @@ class _Editor(cst.CSTTransformer):
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:  # noqa: N802
         span = self._span(original_node)
+        if span in self.edits.renamed:
+            updated_node = _renamed(updated_node, self.edits.renamed[span])
         if span in self.edits.taken:
             updated_node = _without(updated_node, self.edits.taken[span])
         if span in self.edits.given:
@@ -97,6 +100,20 @@ class _Editor(cst.CSTTransformer):
             before = call.whitespace_before_args
             args = _appended(args, new, before, "whitespace_after_arg") if args else [new]
         return call.with_changes(args=args)
+
+
+def _renamed(call: cst.Call, rename: Rename) -> cst.Call:
+    """Return a call of the other method, with names for what had a place of its own in the old one."""
+    assert isinstance(call.func, cst.Attribute)
+    tight = cst.AssignEqual(_NONE, _NONE)
+    args = list(call.args)
+    for number, name in enumerate(rename.names):
+        if number:
+            args[number] = args[number].with_changes(keyword=cst.Name(name), equal=tight)
+    for number, arg in enumerate(args):
+        if arg.keyword is not None and arg.keyword.value == "generator":
+            args[number] = arg.with_changes(keyword=cst.Name("x"))
+    return call.with_changes(func=call.func.with_changes(attr=cst.Name(rename.method)), args=args)
 
 
 def _left(arg: cst.Arg) -> Sequence[cst.LeftParen]:

@@ -15,6 +15,7 @@ from keras_mpseq.findings import Finding
 from keras_mpseq.lint.config import Config
 from keras_mpseq.lint.fix_calls import Constructors, mentions, moves
 from keras_mpseq.lint.fix_draws import Draw, form_of
+from keras_mpseq.lint.fix_methods import Rename, renames
 from keras_mpseq.lint.fix_scene import OURS, Scene, Span, span_of
 from keras_mpseq.lint.model import Class, Function, Module, dotted_of
 
@@ -52,6 +53,8 @@ class Edits:
     """Keywords that a call gets; `**` with the name of what is handed on."""
     taken: dict[Span, frozenset[str]] = field(default_factory=dict)
     """Keywords that a call loses."""
+    renamed: dict[Span, Rename] = field(default_factory=dict)
+    """Calls that become those of another method."""
     told: dict[str, int] = field(default_factory=dict)
     """What was done, and how often."""
 
@@ -60,20 +63,24 @@ class Edits:
         self.told[sentence] = self.told.get(sentence, 0) + 1
 
 
-def plan(paths: Sequence[str], findings: Sequence[Finding], settings: Config) -> list[Edits]:
+def plan(
+    paths: Sequence[str], findings: Sequence[Finding], settings: Config, *, every_base: bool = False
+) -> list[Edits]:
     """Return the changes of each file that has any.
 
     Args:
         paths: All files of the run, of which the findings are.
         findings: Those that are reported.
         settings: Under which they were found.
+        every_base: Give our base to every class that has Keras's, also where nothing was found.
     """
-    if not any(finding.code in (*ANSWERED, "SEQ506") for finding in findings):
+    if not every_base and not any(finding.code in (*ANSWERED, "SEQ506") for finding in findings):
         return []
     planner = _Planner(Scene(paths, settings))
     planner.call_super(findings)
+    planner.rename(findings)
     moved = planner.move(findings)
-    planner.replace_bases(findings, moved)
+    planner.replace_bases(findings, [*moved, *(planner.scene.sequences() if every_base else ())])
     planner.draw(findings)
     return [edits for edits in planner.edits.values() if edits.told]
 
@@ -116,7 +123,13 @@ class _Planner:
         edits.inits[span_of(init.module, init.node)[:2]] = Init(handed and kwargs is None, statement)
         edits.tell(f"{init.qualname} calls {statement}")
 
-    # --- fit(workers=...) ---
+    # --- fit_generator(...), fit(workers=...) ---
+
+    def rename(self, findings: Collection[Finding]) -> None:
+        for rename in renames(findings, self.scene):
+            edits = self.of(rename.module)
+            edits.renamed[rename.call] = rename
+            edits.tell(f"{rename.old}() becomes {rename.method}()")
 
     def move(self, findings: Collection[Finding]) -> list[Class]:
         found = moves(findings, self.constructors)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from keras_mpseq.findings import Finding
 from keras_mpseq.lint.config import Config
@@ -33,19 +33,20 @@ class Scene:
     Args:
         paths: Of the files.
         settings: What is known of bases and functions that are not read.
+        texts: Of files that are to be changed.
     """
 
-    def __init__(self, paths: Sequence[str], settings: Config) -> None:
+    def __init__(self, paths: Sequence[str], settings: Config, texts: Mapping[str, str] | None = None) -> None:
         sources = []
         packages: dict[str, bool] = {}
         for path in paths:
             try:
-                text = read(path)
+                text = texts[path] if texts and path in texts else read(path)
             except UnreadableError:
                 continue
             sources.append(Source(path, *module_name(path, packages), text))
-        self.project = Project(sources, load(settings.decls))
-        self.hierarchy = Hierarchy(self.project, settings.extra_bases)
+        self.project: Project = Project(sources, load(settings.decls))
+        self.hierarchy: Hierarchy = Hierarchy(self.project, settings.extra_bases)
         self._by_path = {source.path: source for source in sources}
 
     def module(self, path: str | None) -> Module | None:
@@ -77,6 +78,12 @@ class Scene:
                 near = any(c.module.path in paths for c in self.hierarchy.mro(cls))
                 if cls.name == finding.class_name and near and self.hierarchy.is_sequence(cls):
                     yield cls
+
+    def sequences(self) -> Iterator[Class]:
+        """Yield the classes whose text says that they are sequences of Keras."""
+        for word in sorted(self.project.tables.sets["sequence.names"]):
+            for module in self.modules_with(word):
+                yield from (cls for cls in module.all_classes if self.hierarchy.is_sequence(cls))
 
     def function_at(self, finding: Finding, name: str) -> Function | None:
         """Return the method of that name in which a finding lies."""
@@ -114,15 +121,18 @@ class Scene:
 
     def suits(self, cls: Class) -> bool:
         """Tell whether neither the class nor any that derives from it has members in the place of ours."""
+        return not self.taken_names(cls)
+
+    def taken_names(self, cls: Class) -> set[str]:
+        """Return the names of our members that a class, or one that derives from it, uses for another thing."""
         family = {c for module in self.modules_with(cls.name) for c in module.all_classes}
         family = {c for c in family if cls in self.hierarchy.mro(c)} | set(self.hierarchy.mro(cls))
-        return all(
-            not _OUR_MEMBERS & {*c.methods, *c.body} and "seed" not in {*c.methods, *c.body} and _assigns_well(c)
-            for c in family
-        )
+        defined = {name for c in family for name in (*c.methods, *c.body)}
+        return defined & {*_OUR_MEMBERS, "seed"} | {name for c in family for name in _assigned(c)}
 
 
-def _assigns_well(cls: Class) -> bool:
+def _assigned(cls: Class) -> Iterator[str]:
+    """Yield the names of our members to which methods of a class assign; an int is what our seed is, too."""
     for function in cls.methods.values():
         receiver = function.params[0] if function.params else ""
         seeds = {id(target) for target in _int_seeds(function)}
@@ -130,8 +140,7 @@ def _assigns_well(cls: Class) -> bool:
             match node:
                 case ast.Attribute(value=ast.Name(id=name), attr=attr, ctx=ast.Store() | ast.Del()) if name == receiver:
                     if attr in _OUR_MEMBERS or (attr == "seed" and id(node) not in seeds):
-                        return False
-    return True
+                        yield attr
 
 
 def _int_seeds(function: Function) -> Iterator[ast.expr]:

@@ -37,7 +37,7 @@ class Plugin:
     """
 
     name = "keras-mpseq"
-    version = __version__
+    version: str = __version__
 
     def __init__(self, tree: ast.AST, filename: str, lines: Sequence[str]) -> None:
         self._tree = tree

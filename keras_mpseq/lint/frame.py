@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from keras_mpseq.lint.model import Class, Function
+from keras_mpseq.lint.model import Class, Function, Module
 from keras_mpseq.lint.summary import Effect, Hop, Summary, through
 from keras_mpseq.lint.values import (
     NONE,
@@ -25,7 +25,8 @@ from keras_mpseq.lint.values import (
 )
 
 if TYPE_CHECKING:
-    from keras_mpseq.lint.analysis import Analysis
+    from keras_mpseq.lint.analysis import Analysis, Locals
+    from keras_mpseq.lint.tables import Tables
 
 Key = str | Root
 MOST_EFFECTS = 500
@@ -40,10 +41,10 @@ class Frame:
         """Begin with parameters, of which the caller may know something."""
         self.analysis = analysis
         self.function = function
-        self.module = function.module
-        self.tables = analysis.project.tables
-        self.locals = analysis.locals_of(function)
-        self.free = analysis.free_of(function)
+        self.module: Module = function.module
+        self.tables: Tables = analysis.project.tables
+        self.locals: Locals = analysis.locals_of(function)
+        self.free: dict[str, str] = analysis.free_of(function)
         self.env: dict[Key, Value] = {}
         self.effects: dict[tuple[object, ...], Effect] = {}
         self.memo: list[frozenset[Root] | None] = []

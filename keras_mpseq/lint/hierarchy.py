@@ -24,7 +24,7 @@ class Hierarchy:
     def __init__(self, project: Project, extra_bases: Collection[str] = ()) -> None:
         """Know a project, and names of bases that make a class a sequence."""
         self.project = project
-        self.extra = frozenset(extra_bases)
+        self.extra: frozenset[str] = frozenset(extra_bases)
         self._mro: dict[Class, tuple[Class, ...]] = {}
         self._outside: dict[Class, frozenset[str]] = {}
         self._bases: dict[Class, Value] = {}

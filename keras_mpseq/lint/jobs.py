@@ -13,8 +13,9 @@ from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.members import Members
 from keras_mpseq.lint.model import Class, Function, Module, Scope, dotted_of
 from keras_mpseq.lint.statements import Statements
-from keras_mpseq.lint.summary import Summary
-from keras_mpseq.lint.values import NOTHING, Bound, Value
+from keras_mpseq.lint.summary import Effect, Hop, Summary
+from keras_mpseq.lint.tables import Tables
+from keras_mpseq.lint.values import NOTHING, Bound, Site, Value
 from keras_mpseq.lint.zones import View
 
 _PLACES = {
@@ -38,18 +39,23 @@ class JobView(View):
         function, receiver = bound.function, bound.receiver
         owner = next(iter(sorted(receiver.instances, key=lambda c: c.qualname)), None) if receiver else None
         self.analysis = analysis
-        self.tables = analysis.project.tables
-        self.cls = owner or Class(function.qualname, _statement(function), function.scope)
-        self.members = analysis.members(owner) if owner else Members()
-        self.getitem = self.length = None
-        self.worker = []
-        self.reached = {}
-        self.worker_reads, self.exposed, self.hooks = set(), set(), set()
-        self.escapes = False
-        self.unresolved = []
-        self.batches = []
-        self.parent, self.parent_reads = [], {}
-        self.dropped, self.only = frozenset(), None
+        self.tables: Tables = analysis.project.tables
+        self.cls: Class = owner or Class(function.qualname, _statement(function), function.scope)
+        self.members: Members = analysis.members(owner) if owner else Members()
+        self.getitem: Function | None = None
+        self.length: Function | None = None
+        self.worker: list[Effect] = []
+        self.reached: dict[Function, tuple[Hop, ...]] = {}
+        self.worker_reads: set[str] = set()
+        self.exposed: set[str] = set()
+        self.hooks: set[str] = set()
+        self.escapes: bool = False
+        self.unresolved: list[tuple[Site, str]] = []
+        self.batches: list[tuple[Site, Value, tuple[Hop, ...]]] = []
+        self.parent: list[tuple[Function, Effect]] = []
+        self.parent_reads: dict[str, set[str]] = {}
+        self.dropped: frozenset[str] = frozenset()
+        self.only: frozenset[str] | None = None
         self.job = function
         self._enter_worker(function)
 

@@ -30,7 +30,7 @@ class Statements(Assignments):
         """Follow the function, and return what it does."""
         if not self.block(self.function.body):
             self.ends.append(self.env)
-            self.falls_off = not is_empty(self.function)
+            self.falls_off: bool = not is_empty(self.function)
         return self.summary()
 
     def block(self, body: Sequence[ast.stmt]) -> bool:
@@ -198,7 +198,7 @@ class Statements(Assignments):
             ends.append(self.block(case.body))
             envs.append(self.env)
         live = [env for env, end in zip(envs, ends, strict=True) if not end]
-        self.env = _joined([dict(before), *live])
+        self.env: dict[Key, Value] = _joined([dict(before), *live])
         last = node.cases[-1].pattern
         return not live and isinstance(last, ast.MatchAs) and last.pattern is None
 

@@ -45,8 +45,8 @@ class Names:
     def __init__(self, names: Iterable[str]) -> None:
         """Sort the names by whether they end with `.*`."""
         listed = list(names)
-        self.exact = frozenset(name for name in listed if not name.endswith(".*"))
-        self.below = tuple(name[:-1] for name in listed if name.endswith(".*"))
+        self.exact: frozenset[str] = frozenset(name for name in listed if not name.endswith(".*"))
+        self.below: tuple[str, ...] = tuple(name[:-1] for name in listed if name.endswith(".*"))
 
     def __contains__(self, name: str) -> bool:
         return name in self.exact or name.startswith(self.below)

@@ -14,6 +14,7 @@ from keras_mpseq.lint.analysis import Analysis
 from keras_mpseq.lint.members import Members
 from keras_mpseq.lint.model import Class, Function
 from keras_mpseq.lint.summary import Effect, Hop, Summary
+from keras_mpseq.lint.tables import Tables
 from keras_mpseq.lint.values import Root, Site, Taint, Value
 
 WORKER_ENTRIES = ("__getitem__", "__iter__", "_get_batches_of_transformed_samples")
@@ -27,15 +28,15 @@ class View:
         """Follow everything that the class does."""
         self.analysis = analysis
         self.cls = cls
-        self.tables = analysis.project.tables
+        self.tables: Tables = analysis.project.tables
         self.members: Members = analysis.members(cls)
-        self.getitem = analysis.hierarchy.method(cls, "__getitem__")
-        self.length = analysis.hierarchy.method(cls, "__len__")
+        self.getitem: Function | None = analysis.hierarchy.method(cls, "__getitem__")
+        self.length: Function | None = analysis.hierarchy.method(cls, "__len__")
         self.worker: list[Effect] = []
         self.reached: dict[Function, tuple[Hop, ...]] = {}
         self.worker_reads: set[str] = set()
         self.exposed: set[str] = set()
-        self.escapes = False
+        self.escapes: bool = False
         self.unresolved: list[tuple[Site, str]] = []
         self.batches: list[tuple[Site, Value, tuple[Hop, ...]]] = []
         """What `__getitem__` returns, and where."""
@@ -43,11 +44,13 @@ class View:
             method = analysis.hierarchy.method(cls, name)
             if method is not None:
                 self._enter_worker(method)
-        self.hooks = self._hook_attributes()
+        self.hooks: set[str] = self._hook_attributes()
         self.parent: list[tuple[Function, Effect]] = []
         self.parent_reads: dict[str, set[str]] = {}
         for method in self._parent_methods():
             self._enter_parent(method)
+        self.dropped: frozenset[str]
+        self.only: frozenset[str] | None
         self.dropped, self.only = dropped_by_getstate(analysis.hierarchy.method(cls, "__getstate__"))
 
     def summary(self, method: Function) -> tuple[Summary, str]:

@@ -9,12 +9,27 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from keras_mpseq.reporting import ci, machine, sarif
 from keras_mpseq.reporting.results import NotFollowed, Results, by_place
 from keras_mpseq.reporting.sources import Sources, fingerprints
 
-__all__ = ["FORMATS", "NotFollowed", "Results", "Sources", "by_place", "coloured", "fingerprints", "render", "to_html"]
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = [
+    "FORMATS",
+    "NotFollowed",
+    "Results",
+    "Sources",
+    "by_place",
+    "coloured",
+    "fingerprints",
+    "printed",
+    "render",
+    "to_html",
+]
 
 _PROGRAMS: dict[str, Callable[[Results], str]] = {
     "json": machine.to_json,
@@ -30,7 +45,9 @@ FORMATS = ("full", "concise", *_PROGRAMS)
 
 def coloured() -> bool:
     """Tell whether standard output takes colours, as far as the environment lets it (https://no-color.org)."""
-    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
 
 
 def render(results: Results, format: str = "full", *, colour: bool = False) -> str:
@@ -43,13 +60,18 @@ def render(results: Results, format: str = "full", *, colour: bool = False) -> s
     """
     if format in _PROGRAMS:
         return _PROGRAMS[format](results)
-    from rich.console import Console
-
     from keras_mpseq.reporting import text
 
     written = {"full": text.full, "concise": text.concise, "statistics": text.statistics}[format](results)
+    return printed(written, colour=colour)
+
+
+def printed(written: Text, *, colour: bool) -> str:
+    """Return text for people as a terminal gets it, with escape sequences where it takes colours."""
     if not colour:
         return written.plain
+    from rich.console import Console
+
     file = io.StringIO()
     Console(file=file, force_terminal=True, color_system="standard").print(written, end="", soft_wrap=True)
     return file.getvalue()

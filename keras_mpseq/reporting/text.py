@@ -12,7 +12,7 @@ from keras_mpseq.findings import Finding
 from keras_mpseq.reporting.results import Results, counted
 from keras_mpseq.rules import rule_of
 
-_STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold blue"}
+STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold blue"}
 _PROVED = " (proved)"
 _SHOWN = {code: chr(0x2400 + code) for code in range(32)} | dict.fromkeys(range(127, 160), "\N{REPLACEMENT CHARACTER}")
 """Control characters, as a terminal shows them instead of obeying them."""
@@ -28,7 +28,7 @@ def full(results: Results) -> Text:
         for line in (*_excerpt(finding, results, width), *_remarks(finding, width)):
             text.append_text(line).append("\n")
         text.append("\n")
-    return _shown(text.append_text(footer(results)))
+    return shown(text.append_text(footer(results)))
 
 
 def concise(results: Results) -> Text:
@@ -36,10 +36,10 @@ def concise(results: Results) -> Text:
     text = Text()
     for finding in results.findings:
         text.append_text(_heading(finding)).append("\n")
-    return _shown(text.append_text(footer(results)))
+    return shown(text.append_text(footer(results)))
 
 
-def _shown(text: Text) -> Text:
+def shown(text: Text) -> Text:
     """Let no file, by its name or by what is in it, speak to the terminal."""
     text.plain = text.plain.translate(_OBEYED)
     return text
@@ -52,7 +52,7 @@ def statistics(results: Results) -> Text:
     width = max((len(f"{number:,}") for number in counts.values()), default=0)
     for code, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         text.append(f"{number:{width},}  ")
-        text.append(code, _STYLES[rule_of(code).severity]).append(f" {rule_of(code).name}\n")
+        text.append(code, STYLES[rule_of(code).severity]).append(f" {rule_of(code).name}\n")
     return text.append_text(footer(results))
 
 
@@ -82,7 +82,7 @@ def _heading(finding: Finding) -> Text:
     place = (place or finding.class_name or "").replace("\n", _SHOWN[ord("\n")])
     if place:
         text.append(f"{place}: ", "bold")
-    style = _STYLES[finding.severity]
+    style = STYLES[finding.severity]
     text.append(f"{finding.severity[0].upper()} ", style).append(finding.code, style).append(f" {finding.name}", "dim")
     text.append(f"  {finding.message}")
     return text.append(_PROVED if finding.confidence == "proved" else "", "bold")
@@ -106,7 +106,7 @@ def _excerpt(finding: Finding, results: Results, width: int) -> Iterator[Text]:
         before, marked = source[:begin].expandtabs(4), source[:end].expandtabs(4)
         # Columns count characters; some of them are two cells wide, or none.
         marks = max(1, cell_len(marked) - cell_len(before))
-        yield Text.assemble((f"{gap} | ", "blue"), (" " * cell_len(before) + "^" * marks, _STYLES[finding.severity]))
+        yield Text.assemble((f"{gap} | ", "blue"), (" " * cell_len(before) + "^" * marks, STYLES[finding.severity]))
 
 
 def _remarks(finding: Finding, width: int) -> Iterator[Text]:

@@ -6,13 +6,14 @@ from keras_mpseq.rules.base import Rule
 
 
 class LegacyFitArguments(Rule):
-    """`fit` is called with arguments of Keras 2.
+    """`fit` is called in the way of Keras 2.
 
     ## What it does
-    Finds `workers=`, `use_multiprocessing=` and `max_queue_size=` in calls of `fit`, `evaluate` and `predict`, and `fit_generator` and its like, where a sequence of the file is passed.
+    Finds `workers=`, `use_multiprocessing=` and `max_queue_size=` in calls of `fit`, `evaluate` and `predict`; and calls of `fit_generator`, `evaluate_generator` and `predict_generator`.
 
     ## Why it matters
     In Keras 3 these methods have no such arguments: the call raises `TypeError`.
+    Those with `_generator` in their names are gone: `fit`, `evaluate` and `predict` take sequences and generators.
 
     ## Example
     ```python
@@ -67,8 +68,8 @@ class LegacyFitArguments(Rule):
     name = "legacy-fit-arguments"
     severity = "error"
     runtime = False
-    why = "`fit`, `evaluate` and `predict` of Keras 3 have no such arguments, and raise TypeError"
-    fix = "pass them to the constructor of the sequence, or call `keras_mpseq.fit`"
+    why = "`fit`, `evaluate` and `predict` of Keras 3 take no workers, `fit_generator` and its like are gone: it raises"
+    fix = "call `fit`, `evaluate` or `predict`, and pass workers to the constructor of the sequence"
 
 
 class UninitialisedRows(Rule):

@@ -10,6 +10,11 @@ def train(model, data):
     model.evaluate(data, use_multiprocessing=True)  # error: SEQ506
     model.predict(data, max_queue_size=4)  # error: SEQ506
     model.fit(data, epochs=2)  # safe
+    model.fit_generator(data, 10, workers=2)  # error: SEQ506
+    model.fit_generator(data, 10)  # error: SEQ506
+    net = model
+    net.evaluate_generator(data, steps=3)  # error: SEQ506
+    net.predict_generator(data)  # safe
     keras_mpseq.fit(model, data, epochs=2, workers=4)  # safe
     Search().fit(data, workers=4)  # safe
 
@@ -17,6 +22,14 @@ def train(model, data):
 class Search:
     def fit(self, data, workers):
         return data, workers
+
+    def fit_generator(self, data, epochs):
+        return data, epochs
+
+
+def searched(search, data):
+    search.fit_generator(data, epochs=2)  # safe
+    search.fit_generator(data, epochs=2, workers=3)  # error: SEQ506
 
 
 # file: old.py
