@@ -73,7 +73,9 @@ def printed(written: Text, *, colour: bool) -> str:
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, force_terminal=True, color_system="standard").print(written, end="", soft_wrap=True)
+    # In a notebook rich would show the text instead of writing it.
+    console = Console(file=file, force_terminal=True, color_system="standard", force_jupyter=False)
+    console.print(written, end="", soft_wrap=True)
     return file.getvalue()
 
 
