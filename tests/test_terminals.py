@@ -23,13 +23,18 @@ COMMANDS = [
     ["migrate", "--json", "--diff"],
     ["migrate"],
     ["check", "plän.py:Mengen", "--samples", "1", "--epochs", "1"],
+    ["profile", "plän.py:Mengen", "--seconds", "0.1", "--workers", "0,1"],
+    ["profile", "plän.py:Mengen", "--seconds", "0.1", "--workers", "0", "--json", "--html", "größe.html"],
     ["explain", "SEQ205"],
     ["rules"],
     ["rules", "--format", "json"],
     ["doctor"],
     ["completion", "bash"],
     ["lint", "nicht-da-é"],
-    *([name, "--help"] for name in ("lint", "migrate", "check", "explain", "rules", "doctor", "demo", "completion")),
+    *(
+        [name, "--help"]
+        for name in ("lint", "migrate", "check", "profile", "explain", "rules", "doctor", "demo", "completion")
+    ),
     ["--help"],
     ["--version"],
 ]
