@@ -61,6 +61,9 @@ class PipelineMonitor(_Callback):
         status: Show the same figures in one line: in a notebook or a terminal it changes while training goes on,
             elsewhere there is a line for each epoch. Meant for `fit(verbose=0)`: Keras's own bar uses the same line.
 
+    Raises:
+        ValueError: *update_freq* is neither "epoch" nor a number above 0.
+
     Example:
         ```python
         model.fit(sequence, epochs=3, callbacks=[PipelineMonitor()])
