@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ NAMES = sorted(path.name for path in (REPOSITORY / "docs" / "notebooks").glob("*
 def test_a_notebook_runs_and_its_outputs_are_current(name: str) -> None:
     pytest.importorskip("nbclient", reason="nbclient runs notebooks: pip install keras_mpseq[dev]")
     pytest.importorskip("ipykernel", reason="ipykernel runs the cells: pip install keras_mpseq[dev]")
+    faulthandler.cancel_dump_traceback_later()  # The time limit below watches.
     ran = subprocess.run(
         [sys.executable, str(REPOSITORY / "docs" / "run_notebooks.py"), "--check", name],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
