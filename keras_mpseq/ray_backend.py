@@ -347,9 +347,8 @@ class RayBackend:
 
     def _blame(self, member: Member) -> None:
         """Say in its slot how far the oldest task of *member* was; nothing where that is not certain."""
-        if member.oldest is not None:
-            done = self._suspects.blame(member, self._is_built)
-            self._slots[member.oldest.message.slot].progress = done
+        if (job := member.oldest) is not None:
+            self._slots[job.message.slot].progress = self._suspects.blame(member, self._is_built)
 
     def _is_built(self, call: Call) -> bool:
         """Tell whether *call* was answered, and the answer is on its way here or lost on it."""

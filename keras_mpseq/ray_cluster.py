@@ -20,8 +20,7 @@ _JOIN_S = 5.0
 """For a cluster that is there to take a connection."""
 _OWN = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 """Resources that have arguments of their own, and what a node calls them."""
-_FREEING = "free_objects_period_milliseconds"
-_FREEING_MS = 50
+SYSTEM_CONFIG = {"free_objects_period_milliseconds": 50}
 """Where we start Ray it frees batches that were let go so often, not once in a second: their memory is used again
 while it is warm, and a second's batches, of 19 MB some 4 GB, do not have to fit into the store. Measured: 4.9 ms a
 batch instead of 11.3 in the first 200, where all of a store of 2 GB is touched for the first time."""
@@ -137,7 +136,7 @@ def _join(options: RayOptions, cpus: int) -> None:
     named = options.address or os.environ.get("RAY_ADDRESS", "")
     if named:
         check_address("address" if options.address else "RAY_ADDRESS", named)
-    settings = {"include_dashboard": False, "num_cpus": max(cpus, cores()), "_system_config": {_FREEING: _FREEING_MS}}
+    settings = {"include_dashboard": False, "num_cpus": max(cpus, cores()), "_system_config": SYSTEM_CONFIG}
     if named == "local":
         _start(named, **settings)
     elif named:

@@ -15,13 +15,13 @@ import ray
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_mpseq.ray_cluster import SYSTEM_CONFIG
+from keras_mpseq.ray_workplace import RayWorkplace
 from tests.bench.workloads import WORKERS, Batches
 
 _STORE_BYTES = 2 << 30
 _AHEAD = 2
 """Batches ahead for each worker, as everywhere."""
-_TASKS = 4
-"""Calls under way at each actor, as ours has."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def _started() -> Iterator[None]:
         object_store_memory=_STORE_BYTES,
         include_dashboard=False,
         logging_level="ERROR",
-        _system_config={"free_objects_period_milliseconds": 50},
+        _system_config=SYSTEM_CONFIG,
     )
     try:
         yield
@@ -64,7 +64,7 @@ def actors(sequence: Batches) -> Iterator[tf.data.Dataset]:
     """Ray alone: a call of an actor for each batch, in turn, as many ahead as ours; no retries, no errors, no seeds."""
     with _started():
         crew = [ray.remote(_Actor).remote(sequence) for _ in range(WORKERS)]
-        ahead = _TASKS * WORKERS
+        ahead = RayWorkplace.depth * WORKERS
 
         def batches() -> Iterator[NDArray[Any]]:
             calls = [crew[index % WORKERS].build.remote(index) for index in range(min(ahead, len(sequence)))]
