@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+NO_CHROMIUM = "There is no Chromium: apt-get install chromium, or playwright install chromium."
 _TASK = "KERAS_MPSEQ_BROWSER_TASK"
 _LOOK_S = 110
 _HEIGHT = 900
@@ -83,7 +84,7 @@ def look(
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     if not ran.stdout:
-        pytest.skip("There is no Chromium: apt-get install chromium, or playwright install chromium.")
+        pytest.skip(NO_CHROMIUM)
     return [Seen(*values) for values in json.loads(ran.stdout)]
 
 

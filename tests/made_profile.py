@@ -1,15 +1,8 @@
-"""A profile of made-up numbers, always the same: for tests of what shows it, and for the pictures of the documentation.
-
-python -m tests.made_profile docs/images    writes profile.png and, with a Chromium, screenshots of the page
-"""
+"""A profile of made-up numbers, always the same: for tests of what shows it, and for `tests/screenshots.py`."""
 
 from __future__ import annotations
 
 import heapq
-import shutil
-import sys
-import tempfile
-from pathlib import Path
 
 from keras_mpseq.messages import Frame, Stack, Timing
 from keras_mpseq.profiling.analysis import judged
@@ -53,29 +46,3 @@ def _setting(workers: int, step_s: float | None) -> Setting:
         takes.append(Take(now, took, _TAKE_S))
         now = took + (step_s or 0.0)
     return Setting(workers, takes[-1].ended, tuple(takes), tuple(built), _STACKS, step_s)
-
-
-def main(folder: Path) -> None:
-    """Write the pictures."""
-    from PIL import Image
-    from playwright.sync_api import sync_playwright
-
-    profile = made()
-    profile.write_png(folder / "profile.png")
-    with tempfile.TemporaryDirectory() as made_in, sync_playwright() as playwright:
-        page_file = Path(made_in) / "report.html"
-        profile.write_html(page_file)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for width in (400, 1400):
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            page.goto(page_file.as_uri())
-            page.wait_for_selector("#slowest .main-svg")
-            page.screenshot(path=folder / f"profile-{width}.png", full_page=True)
-        browser.close()
-    for path in folder.glob("profile*.png"):
-        # With a palette: half of the bytes, and nothing to be seen of it.
-        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -18,6 +18,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *(REPOSITORY / "docs").rglob("*.md")])
+TUTORIAL = REPOSITORY / "docs" / "tutorial" / "first-pipeline.md"
 PAGE_S = 55.0
 """For a page to run; reached only by a hang, and before faulthandler's own time-out."""
 _SETUP, _END = "<!-- setup", "-->"
@@ -85,6 +86,13 @@ def matches(printed: str, expected: str) -> bool:
     """Tell whether a block printed what the page says."""
     pattern = ".*".join(map(re.escape, expected.strip().split("...")))
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+
+
+def first_script() -> str:
+    """Return the script that the tutorial begins with, and lints."""
+    blocks = blocks_of(TUTORIAL)
+    shown = next(number for number, block in enumerate(blocks) if block.language == "console")
+    return "\n\n".join("\n".join(block.lines) for block in blocks[:shown] if block.language == "python") + "\n"
 
 
 def slugs_of(page: Path) -> set[str]:
@@ -181,6 +189,15 @@ def test_pictures_and_copied_figures_are_current() -> None:
         timeout=PAGE_S,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_tutorial_shows_what_lint_says_of_its_first_script(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(first_script(), encoding="utf-8")
+    command = [sys.executable, "-m", "keras_mpseq", "lint", "train.py"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PAGE_S).stdout
+    (block,) = (block for block in blocks_of(TUTORIAL) if block.language == "console")
+    assert ["$ keras-mpseq lint train.py", *said.splitlines()] == block.lines
 
 
 def test_the_first_screen_of_the_readme() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from keras_mpseq.cli.main import main
 from keras_mpseq.profiling.drawn import MOST_BARS, course_of, rows_of
 from keras_mpseq.profiling.profile import Profile
 from tests import profiled
+from tests.browser import NO_CHROMIUM, chromium
 from tests.made_profile import made
 
 CHARTS = ("scaling", "times", "timeline", "slowest")
@@ -151,12 +151,12 @@ def test_a_missing_package_is_named(
 def browser() -> Iterator[Any]:
     """Chromium of the system, without a window."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine (Debian: apt-get install chromium)")
+    path = chromium()
+    if path is None:
+        pytest.skip(NO_CHROMIUM)
     with sync_api.sync_playwright() as playwright:
         # Its sandbox is not to be had by root, and in most containers; the page is ours.
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -180,6 +180,7 @@ def test_the_page_works_in_a_browser_without_a_network(browser: Any, page_file: 
         page.goto(page_file.as_uri())
         for chart in CHARTS:
             page.wait_for_selector(f"#{chart} .main-svg")
+        assert page.locator(".sentence code").text_content() == "_augment"
         # Drawn: a mark for each number.
         assert page.locator("#scaling .points path").count() == 5
         assert page.locator("#slowest .bars .point").count() == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ th, td { padding: 4px 12px; text-align: right; border-bottom: 1px solid #d9dee4;
 @media (max-width: 800px) { .charts { grid-template-columns: minmax(0, 1fr); } body { padding: 0 8px 24px; } }
 """
 _HEADINGS = ("workers", "batches/s", "__getitem__", "95 % below", "encode", "transport", "wait", "time spent waiting")
+_QUOTED = re.compile(r"`(.*?)`")
 _HEIGHT, _ROW = 320, 34
 """Pixels of a chart, and of a row of the timeline."""
 
@@ -64,7 +66,8 @@ def _plotly(module: str) -> Any:
 
 def _body(profile: Profile) -> Iterator[str]:
     verdict, shown = profile.verdict, profile.shown
-    yield f'<p class="sentence">{escape(profile.sentence)}</p>'
+    sentence = _QUOTED.sub(r"<code>\1</code>", escape(profile.sentence))
+    yield f'<p class="sentence">{sentence}</p>'
     yield (
         f"<p>{nbytes(verdict.nbytes)} a batch. {verdict.cores} core{'' if verdict.cores == 1 else 's'}. "
         f"Advised: {verdict.workers} worker{'' if verdict.workers == 1 else 's'}.</p>"
