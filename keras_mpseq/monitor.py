@@ -7,26 +7,15 @@ import math
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import keras
+from typing import Any, NamedTuple
 
 from keras_mpseq import fitting
+from keras_mpseq.callback import Callback
 from keras_mpseq.event_file import EventFile
 from keras_mpseq.live import APART_S, Rates, StatusLine, between
 from keras_mpseq.machine import cores
 from keras_mpseq.run import Stats
 
-if TYPE_CHECKING:
-
-    class _Callback:
-        """As type checkers see it: Keras has no types."""
-
-        model: Any
-        params: Any
-
-else:
-    _Callback = keras.callbacks.Callback
 _ENOUGH = 0.05
 """Share of waiting below which data is not the bottleneck: jitter of the system alone costs that much."""
 log: logging.Logger = logging.getLogger("keras_mpseq")
@@ -43,7 +32,7 @@ class Look(NamedTuple):
         return between(self.stats, later.stats, later.at - self.at)
 
 
-class PipelineMonitor(_Callback):
+class PipelineMonitor(Callback):
     """Keras callback that measures the time spent waiting for the batches of a `SafeSequence`.
 
     Adds to the logs of each epoch: `data_wait_s` (seconds), `data_wait_share` (of the time of training steps, 0 to

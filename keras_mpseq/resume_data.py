@@ -15,26 +15,17 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_mpseq import fitting
+from keras_mpseq.callback import Callback
 from keras_mpseq.errors import named
 from keras_mpseq.keras_bridge import SafeSequenceAdapter
 from keras_mpseq.options import check_int
 
-if TYPE_CHECKING:
-
-    class _Callback:
-        """As type checkers see it: Keras has no types."""
-
-        model: Any
-        params: Any
-
-else:
-    _Callback = keras.callbacks.Callback
 _FILE = "resume_data.npz"
 _FORMAT = 1
 
@@ -54,7 +45,7 @@ class Saved(NamedTuple):
     """Logs of *epochs*."""
 
 
-class ResumeData(_Callback):
+class ResumeData(Callback):
     """Keras callback with which a training that was killed goes on with the next batch, as if it had not been.
 
     Like `keras.callbacks.BackupAndRestore`, and instead of it: run the same program again, and `fit` goes on where the

@@ -54,7 +54,7 @@ LAYERS: list[set[str]] = [
     # What users call.
     {"profiling.*"},
     {"loader"},
-    {"elements", "fitting"},
+    {"elements", "fitting", "callback"},
     {"dataset"},
     {"pipeline", "mapping", "interleaving"},
     {"keras_bridge", "legacy_bridge", "monitor"},
@@ -72,7 +72,7 @@ LAYERS: list[set[str]] = [
 
 HEAVY = {
     "tensorflow": {"dataset", "mapping", "interleaving"},
-    "keras": {"sequence", "keras_bridge", "monitor", "resume_data", "cli.*"},
+    "keras": {"sequence", "keras_bridge", "callback", "resume_data", "cli.*"},
     "tf_keras": {"legacy_bridge"},
     "rich": {"cli.*", "reporting.*"},
     "sklearn": {"cli.*"},

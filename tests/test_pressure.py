@@ -110,10 +110,12 @@ outcome(launcher="template")
 def test_a_home_that_cannot_be_written(scripts: Scripts) -> None:
     """With Keras, which keeps its settings there."""
     source = """
+import logging
 home = os.getcwd()
 straits.own_mounts(); straits.read_only(home)
 os.environ.update(HOME=home, KERAS_HOME=home + "/keras")
 os.environ.pop("XDG_CACHE_HOME", None)
+logging.getLogger("matplotlib").setLevel("ERROR")  # Keras imports it where it is, and it says where its files are.
 from keras_mpseq import SafeSequence
 class Safe(SafeSequence):
     __len__, __getitem__ = Sequence.__len__, Sequence.__getitem__

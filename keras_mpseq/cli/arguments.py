@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from keras_mpseq.findings import SEVERITIES
@@ -63,12 +64,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--select",
         action="append",
-        type=_list,
+        type=listed,
         metavar="RULES",
         help="look for these rules only: codes, begins of codes, names or ALL, with commas between them",
     )
     parser.add_argument(
-        "--ignore", action="append", type=_list, default=[], metavar="RULES", help="do not look for these rules"
+        "--ignore", action="append", type=listed, default=[], metavar="RULES", help="do not look for these rules"
     )
     parser.add_argument("--preview", action="store_true", help="look for rules on trial as well")
     parser.add_argument(
@@ -82,6 +83,16 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         help="the least severity for which the exit code is 1 (default: warning)",
     )
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 whatever is found")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is not read, and which settings count."""
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="do not read files and folders like this"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="read [tool.keras-mpseq] from FILE, not from a pyproject.toml above"
+    )
 
 
 def flat(lists: Sequence[Sequence[str]] | None) -> list[str] | None:
@@ -105,5 +116,6 @@ def write(text: str, file: TextIO | None = None) -> None:
     file.flush()
 
 
-def _list(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """Parse items with commas between them."""
     return [part.strip() for part in text.split(",") if part.strip()]

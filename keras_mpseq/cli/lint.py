@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_mpseq.cli.arguments import Commands, add_selection, flat, tell, write
+from keras_mpseq.cli.arguments import Commands, add_reading, add_selection, flat, tell, write
 from keras_mpseq.errors import MpseqError
 
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--diff", action="store_true", help="show what --fix would change, and change nothing")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="do not tell the findings in FILE")
     parser.add_argument("--write-baseline", type=Path, metavar="FILE", help="write the findings to FILE as known")
-    parser.add_argument(
-        "--exclude", action="append", default=[], metavar="PATTERN", help="do not read files and folders like this"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="read [tool.keras-mpseq] from FILE, not from a pyproject.toml above"
-    )
+    add_reading(parser)
     parser.set_defaults(run=run)
 
 

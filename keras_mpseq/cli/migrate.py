@@ -7,11 +7,10 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_mpseq import __version__
-from keras_mpseq.cli.arguments import Commands, flat, write
+from keras_mpseq.cli.arguments import Commands, add_reading, flat, listed, write
 from keras_mpseq.cli.lint import gathered, needing_libcst
 from keras_mpseq.findings import SEVERITIES
 
@@ -42,18 +41,13 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--ignore",
         action="append",
-        type=lambda text: [part.strip() for part in text.split(",") if part.strip()],
+        type=listed,
         default=[],
         metavar="RULES",
         help="neither change nor tell what these rules find",
     )
     parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also if something is left")
-    parser.add_argument(
-        "--exclude", action="append", default=[], metavar="PATTERN", help="do not read files and folders like this"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="read [tool.keras-mpseq] from FILE, not from a pyproject.toml above"
-    )
+    add_reading(parser)
     parser.set_defaults(run=run)
 
 
