@@ -21,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .venv-matrix
 
-.PHONY: demo test pytest-of-processes pytest-of-the-rest test-as-macos test-wheel test-backends test-keras-matrix test-python-matrix chaos bench docs clean
+.PHONY: demo test pytest-of-processes pytest-of-tools pytest-of-the-rest test-as-macos test-wheel test-backends test-keras-matrix test-python-matrix chaos bench docs clean
 
 demo: $(VENV)/has-demo
 	$(BIN)/keras-mpseq demo
@@ -30,21 +30,26 @@ test: $(VENV)/has-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(MAKE) --jobs=2 --output-sync=target pytest-of-processes pytest-of-the-rest
+	$(MAKE) --jobs=3 --output-sync=target pytest-of-processes pytest-of-tools pytest-of-the-rest
 	$(BIN)/python -m pytest $(OF_TIME)
 
-# Two at a time, because the first waits most of its time: for timeouts, and for processes to end. By itself what tells
-# who waits for whom, training or data: it needs both cores.
+# Three at a time on two cores, because the first waits most of its time: for timeouts, and for processes to end. By
+# itself what tells who waits for whom, training or data: it needs both cores.
 OF_TIME := tests/test_monitor.py
 OF_PROCESSES := tests/chaos tests/scenarios $(addprefix tests/test_,$(addsuffix .py,channel diagnosis faults identical \
 	interrupts lifecycle max_bytes order parent_ends pressure recycling scripts security slots))
+OF_TOOLS := $(addprefix tests/test_,$(addsuffix .py,check* cli docs doctor examples integrations lint_* live migrate \
+	mutations notebooks packaging profile* ray* reporting rules site* suppressions terminals validator_cli))
 
 pytest-of-processes:
 	$(BIN)/python -m pytest $(OF_PROCESSES)
 	$(TEST_AS_MACOS)
 
+pytest-of-tools:
+	$(BIN)/python -m pytest $(wildcard $(OF_TOOLS))
+
 pytest-of-the-rest:
-	$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(OF_PROCESSES) $(OF_TIME))
+	$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(OF_PROCESSES) $(wildcard $(OF_TOOLS)) $(OF_TIME))
 
 test-as-macos: $(VENV)/has-dev
 	$(TEST_AS_MACOS)

@@ -122,10 +122,10 @@ def test_a_report_is_coloured_as_the_environment_says(monkeypatch: pytest.Monkey
     report = Report([Finding.of("SEQ205", "it")])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     shown = []
-    for variables in ({}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}):
+    for variables in ({}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}):
         for name in ("NO_COLOR", "FORCE_COLOR"):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         shown.append("\x1b[" in str(report))
-    assert shown == [True, False, True]
+    assert shown == [True, False, True, False]
