@@ -5,8 +5,8 @@
 # make docs    write the reference pages and pictures anew, and the documentation as a site into site/
 # make clean   remove .venv, .venv-matrix, site and caches
 #
-# make test-wheel         install the wheel in an environment of its own: the core alone, the tutorial, and a newcomer's
-#                         way from a plain Keras sequence to ours; some 2 minutes, because TensorFlow is installed
+# make test-wheel         install the wheel in an environment of its own: the tutorial with the core alone, and a
+#                         newcomer's way from a plain Keras sequence to ours; part of make test
 # make test-backends      fit on JAX and torch, and Keras's own tests of its adapter for both; installs both
 # make test-keras-matrix  fit on the lowest versions that pyproject.toml allows, and on the newest, of Keras 3,
 #                         TensorFlow and tf_keras, each in an environment of its own; TensorFlow 2.16 needs a
@@ -32,6 +32,7 @@ test: $(VENV)/has-dev
 	$(BIN)/python -m mypy
 	$(MAKE) --jobs=3 --output-sync=target pytest-of-processes pytest-of-tools pytest-of-the-rest
 	$(BIN)/python -m pytest $(OF_TIME)
+	$(BIN)/python -m tests.wheel
 
 # Three at a time on two cores, because the first waits most of its time: for timeouts, and for processes to end. By
 # itself what tells who waits for whom, training or data: it needs both cores.

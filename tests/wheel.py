@@ -108,7 +108,7 @@ def newcomer(clean: Clean) -> str:
     assert epochs == epochs_after, f"{epochs} epochs before, {epochs_after} after."
     ratio = before_s / after_s
     told = f"fit took {before_s:.1f} s before and {after_s:.1f} s after: {ratio:.1f} times as fast"
-    # It is 1.5 to 2 on two cores: below 1 something is broken.
+    # It is 1.8 to 2 on two cores: below 1 something is broken.
     assert ratio > 1, told
     return told
 
