@@ -71,7 +71,7 @@ test-keras-matrix: matrix-lowest matrix-newest
 # Old versions warn of what has changed since in Python, so that warnings are no errors there.
 matrix-%: $(MATRIX)/%/made
 	$(MATRIX)/$*/bin/python -m pip list --disable-pip-version-check | grep -iE '^(keras|tf.keras|tensorflow|numpy) '
-	$(MATRIX)/$*/bin/python -m pytest -W default tests/test_fit.py tests/test_keras_own.py tests/test_legacy.py
+	$(MATRIX)/$*/bin/python -m pytest -W default tests/test_fit.py tests/test_keras_own.py tests/test_legacy.py tests/test_resume_data.py
 
 PYTHONS := 3.10 3.11 3.12 3.13
 SUITES := $(addprefix tests/test_,$(addsuffix .py,slots channel payload scheduler spec order stateful structures \

@@ -31,6 +31,8 @@ from keras_mpseq.spec import lists_to_tuples
 
 _NAME = "PyDatasetAdapter"
 _LEGACY = "tf_keras"
+_NUMBERS = 2 if tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 11) else 1
+"""Of a step of Keras's iterator: that of its first batch, and since 3.11 that of its last."""
 _joined = False
 
 
@@ -86,16 +88,16 @@ class SafeSequenceAdapter(Pipeline, _DataAdapter):
         self.elements.grouping = iterator.steps_per_epoch is None
         iterator._enumerate_iterator = self._steps  # On the class stands Keras's own.
 
-    def _steps(self) -> Iterator[tuple[int, int, Any]]:
+    def _steps(self) -> Iterator[tuple[Any, ...]]:
         """Yield the steps of an epoch: all of them, or those that are left of one that is resumed."""
         iterator: Any = self._trainers and self._trainers()
         whole = self._resumed is None or not (self._first_step or self._resumed.position)
-        for first, last, batches in type(iterator)._enumerate_iterator(iterator) if whole else self._rest(iterator):
-            self._step = last + 1
-            yield first, last, batches
+        for step in type(iterator)._enumerate_iterator(iterator) if whole else self._rest(iterator):
+            self._step = step[0] + iterator.steps_per_execution
+            yield step
         self._step, self._resumed = 0, None
 
-    def _rest(self, iterator: EpochIterator) -> Iterator[tuple[int, int, Any]]:
+    def _rest(self, iterator: EpochIterator) -> Iterator[tuple[Any, ...]]:
         """Yield what is left of the epoch that is resumed, as Keras's `_enumerate_iterator` does."""
         assert self._resumed is not None
         self.on_epoch_begin()
@@ -109,7 +111,7 @@ class SafeSequenceAdapter(Pipeline, _DataAdapter):
                 iterator._interrupted_warning()
                 break
             iterator._steps_seen += each
-            yield step, step + each - 1, iterator._current_iterator
+            yield *(step, step + each - 1)[:_NUMBERS], iterator._current_iterator
         if total and iterator._steps_seen >= total:
             iterator._current_iterator = iter(iterator._get_iterator())
             iterator._steps_seen = 0
