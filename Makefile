@@ -39,18 +39,18 @@ test: $(VENV)/has-dev
 OF_TIME := tests/test_monitor.py
 OF_PROCESSES := tests/chaos tests/scenarios $(addprefix tests/test_,$(addsuffix .py,channel diagnosis faults identical \
 	interrupts lifecycle max_bytes order parent_ends pressure recycling scripts security slots))
-OF_TOOLS := $(addprefix tests/test_,$(addsuffix .py,check* cli docs doctor examples integrations lint_* live migrate \
-	mutations notebooks packaging profile* ray* reporting rules site* suppressions terminals validator_cli))
+OF_TOOLS := $(wildcard $(addprefix tests/test_,$(addsuffix .py,check* cli docs doctor examples integrations lint_* live migrate \
+	mutations notebooks packaging profile* ray* reporting rules site* suppressions terminals validator_cli)))
 
 pytest-of-processes:
 	$(BIN)/python -m pytest $(OF_PROCESSES)
 	$(TEST_AS_MACOS)
 
 pytest-of-tools:
-	$(BIN)/python -m pytest $(wildcard $(OF_TOOLS))
+	$(BIN)/python -m pytest $(OF_TOOLS)
 
 pytest-of-the-rest:
-	$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(OF_PROCESSES) $(wildcard $(OF_TOOLS)) $(OF_TIME))
+	$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(OF_PROCESSES) $(OF_TOOLS) $(OF_TIME))
 
 test-as-macos: $(VENV)/has-dev
 	$(TEST_AS_MACOS)

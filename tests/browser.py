@@ -46,16 +46,20 @@ class Seen(NamedTuple):
     """Addresses on other hosts that were asked for."""
 
 
-def chromium() -> str | None:
-    """Return where Chromium is: of the system, or as `playwright install chromium` has put it; None for nowhere."""
-    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        from playwright.sync_api import sync_playwright
+@contextmanager
+def opened() -> Iterator[Any]:
+    """Open a Chromium: of the system, or as `playwright install chromium` has put it; None where there is none."""
+    from playwright.sync_api import sync_playwright
 
-        with sync_playwright() as playwright:
-            bundled = playwright.chromium.executable_path
-        found = bundled if Path(bundled).exists() else None
-    return found
+    with sync_playwright() as playwright:
+        path = next((path for name in _NAMES if (path := shutil.which(name))), playwright.chromium.executable_path)
+        if not Path(path).exists():
+            yield None
+            return
+        # Without its sandbox: in CI the tests are root, as whom Chromium has none.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def look(
@@ -147,16 +151,9 @@ def _seen(browser: Any, address: str, width: int) -> Seen:
 
 def main(address: str, widths: list[int]) -> None:
     """Print what was seen; nothing where there is no browser."""
-    from playwright.sync_api import sync_playwright
-
-    path = chromium()
-    if path is None:
-        return
-    with sync_playwright() as playwright:
-        # Without its sandbox: in CI the tests are root, as whom Chromium has none.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        print(json.dumps([_seen(browser, address, width) for width in widths]))
-        browser.close()
+    with opened() as browser:
+        if browser is not None:
+            print(json.dumps([_seen(browser, address, width) for width in widths]))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-from tests.browser import chromium
+from tests.browser import NO_CHROMIUM, opened
 from tests.made_profile import made
 
 SITE = Path(__file__).resolve().parents[1] / "site" / "index.html"
@@ -24,17 +23,17 @@ def main(folder: Path) -> None:
     """Write the pictures."""
     profile = made()
     profile.write_png(folder / "profile.png")
-    with tempfile.TemporaryDirectory() as made_in, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as made_in, opened() as browser:
+        if browser is None:
+            sys.exit(NO_CHROMIUM)
         report = Path(made_in) / "report.html"
         profile.write_html(report)
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         for name, file, drawn in (("profile", report, "#slowest .main-svg"), ("site", SITE, "article img")):
             for width in WIDTHS:
                 page = browser.new_page(viewport={"width": width, "height": _HEIGHT})
                 page.goto(file.as_uri())
                 page.wait_for_selector(drawn)
                 page.screenshot(path=folder / f"{name}-{width}.png", full_page=name == "profile")
-        browser.close()
     for path in (*folder.glob("profile*.png"), *folder.glob("site-*.png")):
         # With a palette: half of the bytes, and nothing to be seen of it.
         Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)

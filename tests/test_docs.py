@@ -88,6 +88,15 @@ def matches(printed: str, expected: str) -> bool:
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
 
 
+def disagreement(blocks: list[Block], printed: str) -> str:
+    """Return where what the script of *blocks* printed is not what the page says; empty where it is."""
+    outputs = printed.split(f"{_OUTPUT_ENDS}\n")[:-1]
+    for output, expected in zip(outputs, expected_outputs(blocks), strict=True):
+        if expected is not None and not matches(output, expected):
+            return f"says:\n{expected}\nand got:\n{output}"
+    return ""
+
+
 def first_script() -> str:
     """Return the script that the tutorial begins with, and lints."""
     blocks = blocks_of(TUTORIAL)
@@ -137,9 +146,8 @@ def test_blocks_run_and_print_what_the_page_says(page: Path, tmp_path: Path) -> 
         timeout=PAGE_S,
     )
     assert ran.returncode == 0, f"{name_of(page)} (lines are the page's):\n{ran.stdout}\n{ran.stderr}"
-    printed = ran.stdout.split(f"{_OUTPUT_ENDS}\n")[:-1]
-    for output, expected in zip(printed, expected_outputs(blocks), strict=True):
-        assert expected is None or matches(output, expected), f"{name_of(page)} says:\n{expected}\nand got:\n{output}"
+    wrong = disagreement(blocks, ran.stdout)
+    assert not wrong, f"{name_of(page)} {wrong}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -235,3 +243,6 @@ def test_outputs_are_compared(tmp_path: Path) -> None:
     assert expected_outputs(blocks_of(page)) == ["1", None]
     assert matches("took 12 s\n", "took ... s")
     assert not matches("took 12 min\n", "took ... s")
+    ends = f"{_OUTPUT_ENDS}\n"
+    assert disagreement(blocks_of(page), f"1\n{ends}{ends}") == ""
+    assert disagreement(blocks_of(page), f"2\n{ends}{ends}") == "says:\n1\nand got:\n2\n"

@@ -15,7 +15,7 @@ from keras_mpseq.cli.main import main
 from keras_mpseq.profiling.drawn import MOST_BARS, course_of, rows_of
 from keras_mpseq.profiling.profile import Profile
 from tests import profiled
-from tests.browser import NO_CHROMIUM, chromium
+from tests.browser import NO_CHROMIUM, opened
 from tests.made_profile import made
 
 CHARTS = ("scaling", "times", "timeline", "slowest")
@@ -150,15 +150,11 @@ def test_a_missing_package_is_named(
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium of the system, without a window."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = chromium()
-    if path is None:
-        pytest.skip(NO_CHROMIUM)
-    with sync_api.sync_playwright() as playwright:
-        # Its sandbox is not to be had by root, and in most containers; the page is ours.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with opened() as browser:
+        if browser is None:
+            pytest.skip(NO_CHROMIUM)
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.test_docs import REPOSITORY, TUTORIAL, blocks_of, expected_outputs, first_script, matches, script_of
+from tests.test_docs import REPOSITORY, TUTORIAL, blocks_of, disagreement, first_script, script_of
 
 _STEP_S = 600.0
 """For a step; reached only by a hang, or by a network that is down."""
 _MORE = "how-to/from-keras-sequence.md"
 """Another page whose code needs no extra, with hooks and `install`."""
 _EXTRAS = ("libcst", "PIL", "sklearn", "tf_keras", "ray", "shtab", "opentelemetry", "pytest", "psutil")
-_PRINT_ENDS = "--- end of block ---\n"
 RESOLVE = f"""
 import importlib.util
 import keras_mpseq
@@ -78,10 +77,8 @@ class Clean:
         blocks = blocks_of(page)
         script = self.work / "page.py"
         script.write_text(script_of(blocks), encoding="utf-8")
-        printed = self.run("python", script.name).split(_PRINT_ENDS)[:-1]
-        for output, expected in zip(printed, expected_outputs(blocks), strict=True):
-            if expected is not None and not matches(output, expected):
-                sys.exit(f"{page.name} says:\n{expected}\nand got:\n{output}")
+        if wrong := disagreement(blocks, self.run("python", script.name)):
+            sys.exit(f"{page.name} {wrong}")
 
 
 def core_alone(clean: Clean) -> str:
@@ -99,7 +96,8 @@ def newcomer(clean: Clean) -> str:
     (clean.work / "train.py").write_text(first_script(), encoding="utf-8")
     epochs, before_s = _epochs(clean.run("python", "train.py"))
     assert "SEQ401" in clean.run("keras-mpseq", "lint", "train.py", code=1)
-    clean.run("keras-mpseq", "lint", "--fix", "train.py", code=2)  # It says what to install.
+    for option in ("--diff", "--fix"):
+        clean.run("keras-mpseq", "lint", option, "train.py", code=2)  # It says what to install.
     clean.install("[fix]")
     clean.run("keras-mpseq", "lint", "--fix", "train.py")
     assert clean.run("keras-mpseq", "lint", "train.py") == "No findings in 1 class.\n"
